@@ -1,0 +1,426 @@
+//! The journal: redb on disk, one writer thread, group commit, a hash on every record.
+//!
+//! Raw change bytes are the truth. Everything else that is stored here (document rows, snapshots,
+//! the ledger) is a cache that can be rebuilt from the entries.
+//!
+//! # Tables
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `entries-1` | origin, sequence | document, name, admission time, change bytes |
+//! | `pending-1` | document, origin, sequence | entries from elsewhere that no document row reflects yet |
+//! | `tails-1` | document, origin, sequence | entries reflected by the row but not in the snapshot |
+//! | `snapshots-1` | document, generation (0 newest, 1 the one before) | heads and `save()` bytes |
+//! | `documents-1` | document | [`DocumentRow`]: what a read answers |
+//! | `names-1` | collection, NUL, key | document, for listing; only live documents |
+//! | `conflicts-1` | document, conflict | ledger row, opaque bytes |
+//! | `origins-1` | origin | region, highest contiguous sequence |
+//! | `meta-1` | text | cluster, region, own origin, file fingerprint, clock |
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::entry::{Dot, Entry};
+use anabranch_crdt::ids::{
+    ClusterId, CollectionName, DocumentId, DocumentKey, DocumentName, Origin, RegionName, Sequence,
+    Timestamp,
+};
+use anabranch_crdt::version::VersionVector;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+/// How to open a journal.
+pub struct JournalOptions {
+    /// The cluster that the data belongs to; another cluster's data is refused.
+    pub cluster: ClusterId,
+    /// The region that the data belongs to; another region's data is refused.
+    pub region: RegionName,
+    /// Bytes of redb's page cache.
+    pub cache_bytes: usize,
+    /// Draws the origin of a new incarnation.
+    pub new_origin: Box<dyn FnMut() -> Origin + Send>,
+    /// Called on the writer thread after each durable commit and before anyone else hears of it.
+    pub publish: Box<dyn FnMut(&Arc<CommitBatch>) + Send>,
+}
+
+impl fmt::Debug for JournalOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JournalOptions").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+/// A change that this leader admits; the journal numbers it.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The document.
+    pub document: DocumentId,
+    /// Its name, when the change starts the document.
+    pub name: Option<DocumentName>,
+    /// The admission time.
+    pub admitted: Timestamp,
+    /// The change.
+    pub change: Bytes,
+}
+
+/// What a read of a document answers, kept ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentRow {
+    /// Where the document is found; `None` for one that was made without a name.
+    pub name: Option<DocumentName>,
+    /// The digest of the heads, which is the ETag.
+    pub digest: [u8; 16],
+    /// Open conflicts in the ledger.
+    pub conflicts: u32,
+    /// Changes in the history.
+    pub changes: u64,
+    /// Canonical JSON; `None` for a deleted document.
+    pub json: Option<Bytes>,
+}
+
+/// One write to a cache table, committed together with the entries it follows from.
+#[derive(Debug, Clone)]
+pub enum Row {
+    /// Replaces the row of a document, and keeps `names-1` in step.
+    Document(DocumentId, DocumentRow),
+    /// Moves entries of a document from pending to tail, because the row reflects them now.
+    Applied(DocumentId, Vec<Dot>),
+    /// Replaces the snapshot of a document, keeps the one before, and drops the tail it covers.
+    Snapshot {
+        /// The document.
+        document: DocumentId,
+        /// `save()` bytes, already loaded back and compared.
+        bytes: Bytes,
+        /// The entries that the snapshot holds; drafts of this commit go to the tail as ever.
+        covers: Vec<Dot>,
+    },
+    /// Writes a row of the ledger (`None` removes it).
+    Conflict(DocumentId, ConflictId, Option<Bytes>),
+}
+
+/// What one caller wants committed, all or none.
+pub struct Commit {
+    /// Changes that this leader admits, numbered in this order.
+    pub drafts: Vec<Draft>,
+    /// Entries of other origins; those already there are skipped, and each origin's sequence must
+    /// go on without a gap.
+    pub entries: Vec<Entry>,
+    /// Cache rows. They are written after drafts and entries.
+    pub rows: Vec<Row>,
+    /// Called on the writer thread once the commit is durable, or has failed. It must not block.
+    pub done: Box<dyn FnOnce(Result<Arc<Position>, CommitError>) + Send>,
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commit")
+            .field("drafts", &self.drafts.len())
+            .field("entries", &self.entries.len())
+            .field("rows", &self.rows.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a commit did not happen. Nothing of it is stored.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// The entries of an origin would leave a gap.
+    #[error("entries of {origin} start at {found}, expected {expected}")]
+    Gap {
+        /// Whose entries.
+        origin: Origin,
+        /// The sequence that must come next.
+        expected: Sequence,
+        /// The sequence that came.
+        found: Sequence,
+    },
+    /// The disk or the database failed; the journal refuses writes until it is opened again.
+    #[error("the journal cannot write: {0}")]
+    Storage(String),
+    /// The writer thread has ended.
+    #[error("the journal is closed")]
+    Closed,
+}
+
+/// What is durable here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Position {
+    /// Every entry that is durable.
+    pub vector: VersionVector,
+    /// The same as a session token.
+    pub token: String,
+}
+
+/// Where an entry came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// This leader admitted it.
+    Local,
+    /// Another region sent it.
+    Remote,
+}
+
+/// What one durable transaction added.
+#[derive(Debug)]
+pub struct CommitBatch {
+    /// The entries, in the order of their commit.
+    pub entries: Vec<(Source, Entry)>,
+    /// Documents whose row was replaced.
+    pub documents: Vec<(DocumentId, DocumentRow)>,
+    /// What is durable now.
+    pub position: Arc<Position>,
+}
+
+/// Who this node is, as its journal says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The region.
+    pub region: RegionName,
+    /// This incarnation.
+    pub origin: Origin,
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the data directory is in use by another process")]
+    Locked,
+    /// The data belongs elsewhere; the message says where.
+    #[error("{0}")]
+    Foreign(String),
+    /// The file was written by a release that this one does not know.
+    #[error("the journal has format {0}, which this release does not know")]
+    Format(String),
+    /// The disk or the database failed.
+    #[error("the journal cannot be opened: {0}")]
+    Storage(String),
+}
+
+/// Why stored bytes cannot be read.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// The hash of a record does not match its bytes.
+    #[error("a record of table {table} is damaged")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+    },
+    /// The disk or the database failed.
+    #[error("the journal cannot be read: {0}")]
+    Storage(String),
+}
+
+/// The stored parts of one document, enough to load it.
+#[derive(Debug, Clone, Default)]
+pub struct StoredDocument {
+    /// The row, if the document is known.
+    pub row: Option<DocumentRow>,
+    /// The newest snapshot.
+    pub snapshot: Option<Bytes>,
+    /// Entries after the snapshot that the row reflects.
+    pub tail: Vec<Entry>,
+    /// Entries that the row does not reflect yet.
+    pub pending: Vec<Entry>,
+}
+
+/// One document of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The key.
+    pub key: DocumentKey,
+    /// The document.
+    pub document: DocumentId,
+    /// Its row.
+    pub row: DocumentRow,
+}
+
+/// A handle to the journal; clones are cheap and share the writer thread.
+#[derive(Debug, Clone)]
+pub struct Journal {}
+
+impl Journal {
+    /// Opens the journal in `directory`, creating it under a temporary name if there is none.
+    ///
+    /// A file that was copied from elsewhere (its device or inode differs) gets a new origin.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(directory: &Path, options: JournalOptions) -> Result<Self, OpenError> {
+        let _ = (directory, options);
+        todo!()
+    }
+
+    /// Opens a journal on a storage backend of the caller, for tests that crash the disk.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_backend(
+        backend: impl redb::StorageBackend,
+        options: JournalOptions,
+    ) -> Result<Self, OpenError> {
+        let _ = (backend, options);
+        todo!()
+    }
+
+    /// Returns who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        todo!()
+    }
+
+    /// Retires the present origin, because a peer knows more of it than this journal does, and
+    /// goes on under a new one. Durable on return; blocks.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn renew_origin(&self) -> Result<Identity, CommitError> {
+        todo!()
+    }
+
+    /// Hands a commit to the writer thread, waiting while its queue is full.
+    /// For owner threads; async code uses [`Journal::submit`].
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`]; `done` is then called too.
+    pub fn submit_blocking(&self, commit: Commit) -> Result<(), CommitError> {
+        let _ = commit;
+        todo!()
+    }
+
+    /// Hands a commit to the writer thread, waiting while its queue is full.
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`]; `done` is then called too.
+    pub async fn submit(&self, commit: Commit) -> Result<(), CommitError> {
+        let _ = commit;
+        todo!()
+    }
+
+    /// Remembers which region an origin belongs to. Idempotent; durable with the next commit.
+    pub fn name_origin(&self, origin: Origin, region: &RegionName) {
+        let _ = (origin, region);
+        todo!()
+    }
+
+    /// Returns the region of an origin, if one was ever named.
+    #[must_use]
+    pub fn region_of(&self, origin: Origin) -> Option<RegionName> {
+        let _ = origin;
+        todo!()
+    }
+
+    /// Returns every origin with its region, as far as named.
+    #[must_use]
+    pub fn origins(&self) -> Vec<(Origin, Option<RegionName>)> {
+        todo!()
+    }
+
+    /// Returns what is durable, and a way to wait for more.
+    #[must_use]
+    pub fn position(&self) -> watch::Receiver<Arc<Position>> {
+        todo!()
+    }
+
+    /// Returns the greatest admission time that was durable at open.
+    #[must_use]
+    pub fn clock_floor(&self) -> Timestamp {
+        todo!()
+    }
+
+    /// Reads a document's row, and whether pending entries wait (then the row is behind).
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn row(&self, document: DocumentId) -> Result<(Option<DocumentRow>, bool), ReadError> {
+        let _ = document;
+        todo!()
+    }
+
+    /// Reads all parts of a document in one read transaction.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn load(&self, document: DocumentId) -> Result<StoredDocument, ReadError> {
+        let _ = document;
+        todo!()
+    }
+
+    /// Reads entries of an origin after `after`, in order, until `entries` or `bytes` (of change
+    /// bytes) are reached; at least one, if there is one.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn entries(
+        &self,
+        origin: Origin,
+        after: Sequence,
+        entries: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let _ = (origin, after, entries, bytes);
+        todo!()
+    }
+
+    /// Lists live documents of a collection whose key starts with `prefix` and is greater than
+    /// `after`, in key order.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn list(
+        &self,
+        collection: &CollectionName,
+        prefix: &str,
+        after: Option<&DocumentKey>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, ReadError> {
+        let _ = (collection, prefix, after, limit);
+        todo!()
+    }
+
+    /// Returns documents with pending entries, at most `limit`, from `after` on.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn pending(
+        &self,
+        after: Option<DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, ReadError> {
+        let _ = (after, limit);
+        todo!()
+    }
+
+    /// Reads the ledger rows of a document.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflicts_of(
+        &self,
+        document: DocumentId,
+    ) -> Result<Vec<(ConflictId, Bytes)>, ReadError> {
+        let _ = document;
+        todo!()
+    }
+
+    /// Reads ledger rows of all documents in the order of (document, conflict), after `after`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflicts(
+        &self,
+        after: Option<(DocumentId, ConflictId)>,
+        limit: usize,
+    ) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
+        let _ = (after, limit);
+        todo!()
+    }
+
+    /// Commits what is queued, then ends the writer thread and closes the file. Blocks.
+    pub fn close(&self) {
+        todo!()
+    }
+}

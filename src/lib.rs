@@ -1,0 +1,23 @@
+//! Anabranch: a multi-leader, geo-replicated CRDT document store.
+//!
+//! # Layout
+//!
+//! In the order of the data flow: `api` takes requests, `document` owns documents and commits
+//! edits, `journal` makes them durable, `replication` decides what other regions are sent,
+//! `transport` carries it, `subscription` tells who is waiting, `node` wires the parts and
+//! supervises them. `client` is the offline-first client library, `cli` the command line.
+
+#[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod cli;
+#[cfg(feature = "client")]
+pub mod client;
+pub mod document;
+pub mod error;
+pub mod journal;
+pub mod node;
+pub mod replication;
+pub mod settings;
+pub mod subscription;
+pub mod transport;

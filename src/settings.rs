@@ -1,0 +1,98 @@
+//! Settings: plain data with documented defaults and bounds. `cli::config` reads them from
+//! `regions.toml`; components such as clocks and storage enter through `NodeBuilder` instead.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anabranch_crdt::ids::{ClusterId, CollectionName, RegionName};
+use anabranch_crdt::policy::Policies;
+
+/// Everything that a node is told about its cluster.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The name of the cluster, for people.
+    pub cluster_name: String,
+    /// The id of the cluster; nodes of another cluster are refused.
+    pub cluster: ClusterId,
+    /// The region of this node.
+    pub region: RegionName,
+    /// Every region, in the order of the file, this one included.
+    pub regions: Vec<RegionSettings>,
+    /// Policies by collection; a collection that is absent resolves by `auto`.
+    pub collections: BTreeMap<CollectionName, Policies>,
+    /// Limits of this node.
+    pub limits: Limits,
+    /// The directory that holds the journal.
+    pub data: PathBuf,
+    /// Where the certificates are; see `anabranch pki`.
+    pub pki: PkiPaths,
+}
+
+/// One region and the addresses of its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionSettings {
+    /// The name of the region.
+    pub name: RegionName,
+    /// Where the node listens for other regions and for offline-first clients (UDP).
+    pub quic: SocketAddr,
+    /// Where the node listens for HTTP (TCP).
+    pub http: SocketAddr,
+}
+
+/// The files of this node's identity, in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PkiPaths {
+    /// The certificate of the cluster's authority.
+    pub authority: PathBuf,
+    /// This node's certificate.
+    pub certificate: PathBuf,
+    /// This node's private key.
+    pub key: PathBuf,
+}
+
+/// What a node accepts at most. Each limit is enforced, and its error names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a document as canonical JSON. Default 4 MiB.
+    pub document_bytes: usize,
+    /// Levels of nested objects and lists in a document. Default and maximum 128.
+    pub nesting: usize,
+    /// Bytes of one HTTP request body. Default 8 MiB.
+    pub body_bytes: usize,
+    /// Bytes of request bodies in flight at once; more answer 429. Default 64 MiB.
+    pub in_flight_bytes: usize,
+    /// Changes of one document after which a warning is logged. Default 10,000.
+    pub changes_warning: u64,
+    /// Bytes of one replication frame. Default 4 MiB.
+    pub frame_bytes: usize,
+    /// Entries of one replication batch. Default 1,024.
+    pub batch_entries: usize,
+    /// Requests that may wait for a document owner; more answer 503. Default 4,096.
+    pub queue: usize,
+    /// Bytes of loaded documents that the owners keep, together. Default 256 MiB.
+    pub cache_bytes: usize,
+    /// How long a read with a session token waits for this region to catch up. Default 5 s.
+    pub session_wait: Duration,
+    /// How far a peer's clock may move this node's clock ahead. Default 1 s.
+    pub clock_skew: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            document_bytes: 4 << 20,
+            nesting: 128,
+            body_bytes: 8 << 20,
+            in_flight_bytes: 64 << 20,
+            changes_warning: 10_000,
+            frame_bytes: 4 << 20,
+            batch_entries: 1_024,
+            queue: 4_096,
+            cache_bytes: 256 << 20,
+            session_wait: Duration::from_secs(5),
+            clock_skew: Duration::from_secs(1),
+        }
+    }
+}

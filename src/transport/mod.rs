@@ -1,0 +1,1 @@
+//! Transport: QUIC with mutual TLS between the nodes of a cluster.
