@@ -1,11 +1,43 @@
 //! Documents: the one place that touches Automerge.
+//!
+//! A [`Document`] holds one Automerge document. Edits become one change each; changes of other
+//! writers are applied in causal order, and what they collided with is found on the way in (see
+//! [`Applied`]), because Automerge itself raises no flag for several kinds of collision.
+//!
+//! # Why winners are computed on read as well as written
+//!
+//! Automerge shows the greatest operation id, and no timestamp can change that. Under `lww` the
+//! JSON here follows the greatest (timestamp, writer) at once, and [`Document::resolutions`] then
+//! makes changes that delete the losing operations, so that stock Automerge readers see the same
+//! winner. Such a change is a pure function of the operations it settles: every leader that makes
+//! it makes the same bytes, hence the same hash, and the second one is a duplicate.
 
+mod collisions;
+mod ledger;
+mod register;
+mod resolutions;
+mod view;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use automerge::{ActorId, Automerge, ReadDoc};
 use bytes::Bytes;
 use serde_json::Value;
+use uuid::Uuid;
 
+use crate::clock;
 use crate::edit::{Edit, EditError};
 use crate::ids::{ChangeHash, Origin, Timestamp};
 use crate::policy::Policies;
+
+pub use collisions::{Applied, Collisions};
+pub use ledger::{Ledger, StoredConflictError};
+pub use resolutions::settling_message;
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,20 +59,44 @@ pub struct Change {
     pub bytes: Bytes,
 }
 
+/// A change that was admitted somewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its bytes.
+    pub change: Bytes,
+    /// When it was admitted; the time that its writer claims never counts for more.
+    pub at: Timestamp,
+}
+
 /// Bytes that Automerge does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not applicable: {0}")]
-pub struct ApplyError(pub String);
+pub enum ApplyError {
+    /// The bytes are no change or no snapshot, or are damaged.
+    #[error("not readable: {0}")]
+    Malformed(String),
+    /// The change does not fit the document; the document is as before.
+    #[error("does not fit the document: {0}")]
+    Unfit(String),
+    /// Automerge failed in the middle; the document must be dropped and loaded again.
+    #[error("automerge failed on it")]
+    Failed,
+}
 
 /// A document in memory.
-#[derive(Debug, Clone)]
-pub struct Document {}
+#[derive(Debug, Clone, Default)]
+pub struct Document {
+    doc: Automerge,
+    /// Admission times of changes whose writer's clock was ahead of the admitting leader's.
+    clamps: Clamps,
+}
+
+type Clamps = BTreeMap<automerge::ChangeHash, Timestamp>;
 
 impl Document {
     /// Makes an empty document.
     #[must_use]
     pub fn new() -> Self {
-        todo!()
+        Self::default()
     }
 
     /// Loads a document from a snapshot made by [`Document::save`].
@@ -48,26 +104,31 @@ impl Document {
     /// # Errors
     /// The bytes are no snapshot, or are damaged.
     pub fn load(snapshot: &[u8]) -> Result<Self, ApplyError> {
-        let _ = snapshot;
-        todo!()
+        let (clamps, automerge) = read_clamps(snapshot)?;
+        let doc = guarded(|| Automerge::load(automerge))?
+            .map_err(|error| ApplyError::Malformed(error.to_string()))?;
+        Ok(Self { doc, clamps })
     }
 
     /// Returns the document as one chunk of bytes; replicas that are equal may differ in them.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        todo!()
+        let mut bytes = write_clamps(&self.clamps);
+        bytes.extend_from_slice(&self.doc.save());
+        bytes
     }
 
-    /// Applies changes of other writers, in any order; known ones are skipped.
+    /// Applies changes of other writers, in any order; known ones are skipped, and those whose
+    /// dependencies are missing are reported as waiting.
     ///
     /// # Errors
-    /// A change is damaged or does not fit; nothing of the batch is applied then.
-    pub fn apply(&mut self, changes: &[Bytes]) -> Result<(), ApplyError> {
-        let _ = changes;
-        todo!()
+    /// See [`ApplyError`].
+    pub fn apply(&mut self, changes: &[Admitted]) -> Result<Applied, ApplyError> {
+        collisions::apply(self, changes)
     }
 
-    /// Applies edits as one change, all or none; `None` if they change nothing.
+    /// Applies edits as one change, all or none; `None` if they change nothing. Edits of a
+    /// document that is not there make it, even when there are none.
     ///
     /// # Errors
     /// See [`EditError`]; the document is as before.
@@ -77,41 +138,186 @@ impl Document {
         author: &Author,
         policies: &Policies,
     ) -> Result<Option<Change>, EditError> {
-        let _ = (edits, author, policies);
-        todo!()
+        write::edit(self, edits, author, policies)
     }
 
-    /// Deletes the document by one change.
+    /// Deletes the document by one change; `None` if it is not there.
     pub fn delete(&mut self, author: &Author) -> Option<Change> {
-        let _ = author;
-        todo!()
+        self.exists().then(|| write::delete(self, author))
     }
 
     /// Returns the JSON that shows under the policies; `None` for a document that was deleted or
     /// never written.
     #[must_use]
     pub fn value(&self, policies: &Policies) -> Option<Value> {
-        let _ = policies;
-        todo!()
+        self.exists().then(|| view::View::new(&self.doc, policies, &self.clamps).root())
+    }
+
+    /// Tells whether the document was written and not deleted. A delete removes every field that
+    /// it saw; fields that were written concurrently keep the document alive.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        let heads = self.doc.get_heads();
+        let deleting = |head| {
+            let meta = self.doc.get_change_meta_by_hash(head);
+            meta.is_some_and(|meta| meta.message.as_deref() == Some(write::DELETE_MESSAGE))
+        };
+        !heads.is_empty() && (self.doc.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }
 
     /// Returns the frontier, sorted.
     #[must_use]
     pub fn heads(&self) -> Vec<ChangeHash> {
-        todo!()
+        let mut heads: Vec<_> = self.doc.get_heads().into_iter().map(|h| ChangeHash(h.0)).collect();
+        heads.sort_unstable();
+        heads
+    }
+
+    /// Returns 16 bytes that name the frontier.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 16] {
+        digest(&self.heads())
+    }
+
+    /// Counts the changes in the history.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.doc.stats().num_changes
+    }
+
+    /// Tells whether the change is in the history.
+    #[must_use]
+    pub fn contains(&self, hash: ChangeHash) -> bool {
+        self.doc.get_change_meta_by_hash(&automerge::ChangeHash(hash.0)).is_some()
     }
 
     /// Returns every change that is not an ancestor of `heads` (unknown heads count as nothing),
     /// in causal order.
     #[must_use]
     pub fn changes_since(&self, heads: &[ChangeHash]) -> Vec<Change> {
-        let _ = heads;
-        todo!()
+        let known: Vec<_> = heads
+            .iter()
+            .filter(|head| self.contains(**head))
+            .map(|head| automerge::ChangeHash(head.0))
+            .collect();
+        self.doc.get_changes(&known).iter().map(stored).collect()
+    }
+
+    /// When an operation's change was made, by its writer, no later than it was admitted.
+    fn effective(&self, hash: &automerge::ChangeHash, claimed: i64) -> Timestamp {
+        effective(&self.clamps, hash, claimed)
     }
 }
 
-impl Default for Document {
-    fn default() -> Self {
-        Self::new()
+/// Returns the digest of sorted heads.
+fn digest(heads: &[ChangeHash]) -> [u8; 16] {
+    if let [ChangeHash(only)] = heads {
+        let mut digest = [0; 16];
+        digest.iter_mut().zip(only).for_each(|(to, from)| *to = *from);
+        return digest;
+    }
+    let bytes: Vec<u8> = heads.iter().flat_map(|head| head.0).collect();
+    *Uuid::new_v5(&DIGEST_NAMESPACE, &bytes).as_bytes()
+}
+
+/// Reads the hash of a change without applying it anywhere.
+///
+/// # Errors
+/// The bytes are no change, or are damaged.
+pub fn inspect(bytes: &Bytes) -> Result<ChangeSummary, ApplyError> {
+    let change = parse(bytes)?;
+    Ok(ChangeSummary {
+        hash: ChangeHash(change.hash().0),
+        writer: change.actor_id().to_bytes().try_into().map(Origin::from_bytes).ok(),
+        first: change.deps().is_empty(),
+        operations: change.len(),
+    })
+}
+
+/// What can be said of a change without its document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeSummary {
+    /// Its name.
+    pub hash: ChangeHash,
+    /// Who wrote it; `None` if the actor id does not have 16 bytes.
+    pub writer: Option<Origin>,
+    /// Whether it has no dependencies, and so starts a document.
+    pub first: bool,
+    /// How many operations it holds.
+    pub operations: usize,
+}
+
+fn parse(bytes: &Bytes) -> Result<automerge::Change, ApplyError> {
+    guarded(|| automerge::Change::from_bytes(bytes.to_vec()))?
+        .map_err(|error| ApplyError::Malformed(error.to_string()))
+}
+
+/// Runs something of Automerge that may panic on bytes from elsewhere.
+fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, ApplyError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| ApplyError::Failed)
+}
+
+fn stored(change: &automerge::Change) -> Change {
+    Change { hash: ChangeHash(change.hash().0), bytes: Bytes::copy_from_slice(change.raw_bytes()) }
+}
+
+fn effective(clamps: &Clamps, hash: &automerge::ChangeHash, claimed: i64) -> Timestamp {
+    let claimed = clock::normalise(claimed);
+    clamps.get(hash).map_or(claimed, |&admitted| admitted.min(claimed))
+}
+
+fn actor(origin: Origin) -> ActorId {
+    ActorId::from(origin.as_bytes())
+}
+
+/// The writer of an actor id; ids of other lengths than 16 bytes are named by their hash.
+fn writer(actor: &ActorId) -> Origin {
+    match <[u8; 16]>::try_from(actor.to_bytes()) {
+        Ok(bytes) => Origin::from_bytes(bytes),
+        Err(_) => Origin(Uuid::new_v5(&DIGEST_NAMESPACE, actor.to_bytes())),
     }
 }
+
+fn write_clamps(clamps: &Clamps) -> Vec<u8> {
+    let count = u32::try_from(clamps.len()).unwrap_or(u32::MAX);
+    let mut bytes = vec![SNAPSHOT_FORMAT];
+    bytes.extend_from_slice(&count.to_be_bytes());
+    for (hash, at) in clamps.iter().take(count as usize) {
+        bytes.extend_from_slice(&hash.0);
+        bytes.extend_from_slice(&at.0.to_be_bytes());
+    }
+    bytes
+}
+
+fn read_clamps(snapshot: &[u8]) -> Result<(Clamps, &[u8]), ApplyError> {
+    let short = || ApplyError::Malformed("the snapshot is cut short".into());
+    let (&[format], rest) = snapshot.split_first_chunk::<1>().ok_or_else(short)?;
+    if format != SNAPSHOT_FORMAT {
+        return Err(ApplyError::Malformed(format!("snapshot format {format} is not known")));
+    }
+    let (count, mut rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
+    let mut clamps = Clamps::new();
+    for _ in 0..u32::from_be_bytes(*count) {
+        let (hash, after) = rest.split_first_chunk::<32>().ok_or_else(short)?;
+        let (at, after) = after.split_first_chunk::<8>().ok_or_else(short)?;
+        clamps.insert(automerge::ChangeHash(*hash), Timestamp(u64::from_be_bytes(*at)));
+        rest = after;
+    }
+    Ok((clamps, rest))
+}
+
+/// Returns the heads that a set of known heads and a new change leave.
+fn advance(frontier: &mut BTreeSet<automerge::ChangeHash>, change: &automerge::Change) {
+    change.deps().iter().for_each(|dep| {
+        frontier.remove(dep);
+    });
+    frontier.insert(change.hash());
+}
+
+/// The format of [`Document::save`]: this byte, the clamps, then what Automerge saves.
+const SNAPSHOT_FORMAT: u8 = 1;
+
+/// The UUID namespace of digests; it never changes, because ETags follow from it.
+const DIGEST_NAMESPACE: Uuid = Uuid::from_bytes([
+    0x0c, 0x5e, 0x7f, 0x1a, 0x63, 0xd4, 0x49, 0x8b, 0xa1, 0x20, 0x3d, 0x95, 0x4e, 0xf7, 0x66, 0x12,
+]);

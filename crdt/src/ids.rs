@@ -95,6 +95,20 @@ impl fmt::Debug for ChangeHash {
     }
 }
 
+impl FromStr for ChangeHash {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let digit = |at: usize| text.get(at..at.saturating_add(2));
+        let bytes: Option<Vec<u8>> =
+            (0..32).map(|at| u8::from_str_radix(digit(at * 2)?, 16).ok()).collect();
+        let bytes = bytes.filter(|_| text.len() == 64 && !text.contains('+'));
+        bytes.and_then(|bytes| bytes.try_into().ok()).map(Self).ok_or_else(|| {
+            NameError::new(format!("'{text}' is no change hash: it has 64 hexadecimal digits"))
+        })
+    }
+}
+
 /// The 16-byte id of a document: UUID v5 of `collection/key` for named documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DocumentId(pub Uuid);

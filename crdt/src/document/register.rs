@@ -1,0 +1,185 @@
+//! Registers: the places where values collide, named the same in every region.
+//!
+//! A register is named by the keys and list elements that lead to it, not by Automerge's object
+//! ids. So the fields of two maps that were created concurrently under one key share registers,
+//! and so do a field of an object and the same field of the object that replaced it.
+
+use std::collections::BTreeMap;
+
+use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId};
+use automerge::{ActorId, Automerge, Cursor, ObjId, Prop, ROOT, ReadDoc};
+
+use super::view::{Held, Slot, View, merged_maps};
+use crate::edit::Path;
+
+/// One step from the root of a document to a register.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// A key of a map.
+    Key(String),
+    /// An element of a list, by the operation that inserted it: `counter@actor`.
+    Element(String),
+}
+
+/// The steps from the root of a document to a register.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Register(pub(super) Vec<Step>);
+
+impl Register {
+    /// Returns text that names the register and nothing else.
+    pub(super) fn id(&self) -> String {
+        let mut id = String::new();
+        for step in &self.0 {
+            let (mark, name) = match step {
+                Step::Key(key) => ('.', key),
+                Step::Element(element) => ('#', element),
+            };
+            id.push(mark);
+            id.push_str(&name.len().to_string());
+            id.push(':');
+            id.push_str(name);
+        }
+        id
+    }
+}
+
+/// A register as the document stands now.
+pub(super) struct Found {
+    /// Where it is, for people; an element that is gone has the index it would have.
+    pub(super) path: Path,
+    /// What stands there.
+    pub(super) slots: Vec<Slot>,
+}
+
+/// Finds a register in a document; there may be nothing in it.
+pub(super) fn find(doc: &Automerge, view: &View<'_, Automerge>, register: &Register) -> Found {
+    let mut holders = vec![ROOT];
+    let mut tokens = Vec::new();
+    let mut slots = Vec::new();
+    for (depth, step) in register.0.iter().enumerate() {
+        if depth > 0 {
+            holders = descend(view, &slots, &tokens);
+        }
+        let prop = prop(doc, &holders, step);
+        tokens.push(match &prop {
+            Some(Prop::Map(key)) => key.clone(),
+            Some(Prop::Seq(index)) => index.to_string(),
+            None => match step {
+                Step::Key(key) => key.clone(),
+                Step::Element(_) => "-".to_owned(),
+            },
+        });
+        slots = prop.map(|prop| view.slots(&holders, &prop)).unwrap_or_default();
+    }
+    Found { path: Path::from(tokens), slots }
+}
+
+fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
+    match view.winner(slots, tokens) {
+        Some(winner) if winner.value.is_map() => merged_maps(slots, winner),
+        Some(Slot { value: Held::Object(_), operation, .. }) => vec![operation.clone()],
+        Some(_) | None => Vec::new(),
+    }
+}
+
+fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
+    match step {
+        Step::Key(key) => Some(Prop::Map(key.clone())),
+        Step::Element(element) => {
+            let list = holders.first()?;
+            // Automerge panics on a cursor into another list.
+            let inserted = operation(doc, element)?;
+            if object_name(list) != container_name(&inserted) {
+                return None;
+            }
+            let cursor = Cursor::try_from(element.as_str()).ok()?;
+            let index = doc.get_cursor_position(list, &cursor, None).ok()?;
+            Some(Prop::Seq(index))
+        }
+    }
+}
+
+/// Reads one operation, `counter@actor`, back from its change.
+fn operation(doc: &Automerge, name: &str) -> Option<Op> {
+    let (counter, actor) = name.split_once('@')?;
+    let counter: u64 = counter.parse().ok()?;
+    let id = ObjId::Id(counter, ActorId::try_from(actor).ok()?, 0);
+    let change = doc.get_change_by_hash(&doc.hash_for_opid(&id)?)?;
+    let index = usize::try_from(counter.checked_sub(change.start_op().get())?).ok()?;
+    change.decode().operations.into_iter().nth(index)
+}
+
+fn container_name(operation: &Op) -> String {
+    match &operation.obj {
+        ObjectId::Root => object_name(&ROOT),
+        ObjectId::Id(id) => operation_name(id),
+    }
+}
+
+/// Finds out where objects are, by the operations that made them.
+pub(super) struct Places<'a> {
+    doc: &'a Automerge,
+    known: BTreeMap<String, Option<Vec<Ancestor>>>,
+}
+
+/// An object on the way from the root to a register.
+#[derive(Debug, Clone)]
+pub(super) struct Ancestor {
+    /// The register that the object stands in.
+    pub(super) register: Register,
+    /// The operation that made it, `counter@actor`.
+    pub(super) object: String,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn new(doc: &'a Automerge) -> Self {
+        Self { doc, known: BTreeMap::new() }
+    }
+
+    /// Returns the objects from the root down to `object`, the root itself left out; `None` for
+    /// an object that the document does not know.
+    pub(super) fn ancestors(&mut self, object: &ObjectId) -> Option<Vec<Ancestor>> {
+        let ObjectId::Id(made_by) = object else { return Some(Vec::new()) };
+        let name = operation_name(made_by);
+        if let Some(known) = self.known.get(&name) {
+            return known.clone();
+        }
+        let found = self.look_up(&name);
+        self.known.insert(name, found.clone());
+        found
+    }
+
+    fn look_up(&mut self, name: &str) -> Option<Vec<Ancestor>> {
+        let made = operation(self.doc, name)?;
+        let mut ancestors = self.ancestors(&made.obj)?;
+        let register = register_in(&ancestors, &made.key, made.insert.then_some(name));
+        ancestors.push(Ancestor { register, object: name.to_owned() });
+        Some(ancestors)
+    }
+}
+
+/// Returns the register of an operation inside the innermost of `ancestors`; an insertion makes
+/// the register that is named after it.
+pub(super) fn register_in(ancestors: &[Ancestor], key: &Key, inserted: Option<&str>) -> Register {
+    let mut steps = ancestors.last().map(|inner| inner.register.0.clone()).unwrap_or_default();
+    steps.push(match (inserted, key) {
+        (Some(element), _) => Step::Element(element.to_owned()),
+        (None, Key::Map(key)) => Step::Key(key.to_string()),
+        (None, Key::Seq(ElementId::Id(element))) => Step::Element(operation_name(element)),
+        (None, Key::Seq(ElementId::Head)) => Step::Element("_head".to_owned()),
+    });
+    Register(steps)
+}
+
+/// Returns the name of an operation, `counter@actor`.
+pub(super) fn operation_name(operation: &OpId) -> String {
+    format!("{}@{}", operation.counter(), operation.actor().to_hex_string())
+}
+
+/// Returns the name of an operation, `counter@actor`.
+pub(super) fn object_name(operation: &ObjId) -> String {
+    match operation {
+        ObjId::Root => "_root".to_owned(),
+        ObjId::Id(counter, actor, _) => format!("{counter}@{}", actor.to_hex_string()),
+    }
+}

@@ -1,0 +1,501 @@
+//! Stories of two and three regions, and the laws that hold for any of them.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::*;
+use crate::conflict::{Conflict, ConflictKind, ConflictState};
+use crate::edit::Path;
+use crate::ids::DocumentId;
+use crate::policy::Policy;
+
+/// One region: a document, its ledger, and every change it has.
+#[derive(Debug, Clone)]
+struct Region {
+    origin: Origin,
+    document: Document,
+    rows: BTreeMap<[u8; 16], Vec<u8>>,
+    log: Vec<Admitted>,
+    policies: Policies,
+    now: u64,
+}
+
+impl Region {
+    fn new(number: u8, policies: &Policies) -> Self {
+        Self {
+            origin: Origin::from_bytes([number; 16]),
+            document: Document::new(),
+            rows: BTreeMap::new(),
+            log: Vec::new(),
+            policies: policies.clone(),
+            now: 1_700_000_000_000_000 + u64::from(number),
+        }
+    }
+
+    fn author(&mut self, message: Option<String>) -> Author {
+        self.now += 10;
+        Author { origin: self.origin, at: Timestamp(self.now), message }
+    }
+
+    fn at(&mut self, microseconds: u64) -> &mut Self {
+        self.now = 1_700_000_000_000_000 + microseconds;
+        self
+    }
+
+    fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
+        self.edit_with(edits, None)
+    }
+
+    fn edit_with(&mut self, edits: &[Edit], message: Option<String>) -> Result<(), EditError> {
+        let author = self.author(message);
+        let change = self.document.edit(edits, &author, &self.policies)?;
+        self.keep(change, author.at);
+        self.decide(&Collisions::default());
+        Ok(())
+    }
+
+    fn set(&mut self, path: &str, value: Value) -> &mut Self {
+        self.edit(&[set(path, value)]).unwrap();
+        self
+    }
+
+    fn remove(&mut self, path: &str) -> &mut Self {
+        self.edit(&[Edit::Remove { path: path.parse().unwrap() }]).unwrap();
+        self
+    }
+
+    fn increment(&mut self, path: &str, by: i64) -> &mut Self {
+        self.edit(&[Edit::Increment { path: path.parse().unwrap(), by }]).unwrap();
+        self
+    }
+
+    fn delete(&mut self) -> &mut Self {
+        let author = self.author(None);
+        let change = self.document.delete(&author);
+        self.keep(change, author.at);
+        self
+    }
+
+    fn keep(&mut self, change: Option<Change>, at: Timestamp) {
+        self.log.extend(change.map(|change| Admitted { change: change.bytes, at }));
+    }
+
+    fn decide(&mut self, collisions: &Collisions) {
+        let mut ledger = Ledger::read(self.rows.values().map(Vec::as_slice)).unwrap();
+        ledger.absorb(&self.document, ID, collisions);
+        ledger.decide(&self.document, ID, &self.policies);
+        let origin = self.origin;
+        let made = self
+            .document
+            .resolutions(&ledger, &self.policies, |writers| writers.contains(&origin))
+            .unwrap();
+        let at = Timestamp(self.now);
+        made.into_iter().for_each(|change| self.keep(Some(change), at));
+        ledger.decide(&self.document, ID, &self.policies);
+        for (id, row) in ledger.unsaved() {
+            match row {
+                Some(row) => drop(self.rows.insert(id.0, row)),
+                None => drop(self.rows.remove(&id.0)),
+            }
+        }
+    }
+
+    fn receive(&mut self, changes: &[Admitted]) {
+        let applied = self.document.apply(changes).unwrap();
+        for index in applied.new {
+            self.log.push(changes[index].clone());
+        }
+        self.decide(&applied.collisions);
+    }
+
+    fn json(&self) -> Value {
+        self.document.value(&self.policies).unwrap_or(Value::Null)
+    }
+
+    fn conflicts(&self) -> Vec<Conflict> {
+        self.rows.values().map(|row| Ledger::read_conflict(row).unwrap()).collect()
+    }
+}
+
+/// Exchanges everything until nobody has anything new.
+fn exchange(regions: &mut [Region]) {
+    for _ in 0..4 {
+        let all: Vec<Admitted> = regions.iter().flat_map(|r| r.log.clone()).collect();
+        regions.iter_mut().for_each(|region| region.receive(&all));
+    }
+}
+
+fn pair(policy: Policy) -> [Region; 2] {
+    let policies = Policies { default: policy, paths: Vec::new() };
+    [Region::new(1, &policies), Region::new(2, &policies)]
+}
+
+fn set(path: &str, value: Value) -> Edit {
+    Edit::Set { path: path.parse().unwrap(), value }
+}
+
+/// Checks that both regions show `json` and have one conflict row with these values.
+#[track_caller]
+fn check(regions: &[Region], json: &Value, state: ConflictState, values: &[Value]) -> Conflict {
+    for region in regions {
+        assert_eq!(region.json(), *json);
+        assert_eq!(region.conflicts(), regions[0].conflicts(), "ledgers differ");
+        assert_eq!(region.document.heads(), regions[0].document.heads());
+    }
+    let conflicts = regions[0].conflicts();
+    let [conflict] = conflicts.as_slice() else { panic!("expected one row: {conflicts:#?}") };
+    let mut found: Vec<_> = conflict
+        .candidates
+        .iter()
+        .map(|c| c.value.clone().unwrap_or_else(|| json!("<deleted>")))
+        .collect();
+    found.sort_by_key(Value::to_string);
+    assert_eq!(found, values);
+    assert_eq!(conflict.state, state);
+    conflict.clone()
+}
+
+const ID: DocumentId = DocumentId(Uuid::from_bytes([7; 16]));
+
+#[test]
+fn concurrent_values_stay_open_under_auto_until_someone_writes() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/title", json!("one")).set("/kept", json!(1));
+    exchange(&mut regions);
+    regions[0].set("/title", json!("two"));
+    regions[1].set("/title", json!("three"));
+    exchange(&mut regions);
+    let shown = regions[0].json()["title"].clone();
+    let json = json!({"title": shown, "kept": 1});
+    let conflict = check(&regions, &json, ConflictState::Open, &[json!("three"), json!("two")]);
+    assert_eq!(conflict.path, "/title".parse::<Path>().unwrap());
+    assert_eq!(conflict.candidates[conflict.winner.unwrap()].value, Some(shown));
+
+    regions[1].set("/title", json!("four"));
+    exchange(&mut regions);
+    let json = json!({"title": "four", "kept": 1});
+    check(&regions, &json, ConflictState::Resolved, &[json!("three"), json!("two")]);
+}
+
+#[test]
+fn the_later_write_wins_under_lww_wherever_it_was_made() {
+    let mut regions = pair(Policy::Lww);
+    regions[0].set("/title", json!("one"));
+    exchange(&mut regions);
+    // The second region writes twice, so that Automerge's own winner is the earlier write.
+    regions[1]
+        .at(1_000)
+        .set("/other", json!(1))
+        .set("/other", json!(2))
+        .set("/title", json!("early"));
+    regions[0].at(2_000).set("/title", json!("late"));
+    exchange(&mut regions);
+    let json = json!({"title": "late", "other": 2});
+    let values = [json!("early"), json!("late")];
+    check(&regions, &json, ConflictState::AutoResolved, &values);
+    let stock: Policies = Policies::default();
+    assert_eq!(regions[0].document.value(&stock), Some(json), "stock readers see the same");
+}
+
+#[test]
+fn a_fast_clock_of_a_client_counts_no_more_than_its_admission() {
+    let mut regions = pair(Policy::Lww);
+    regions[0].set("/title", json!("one"));
+    exchange(&mut regions);
+    let mut client = regions[0].clone();
+    client.origin = Origin::from_bytes([9; 16]);
+    client.at(1_000_000_000_000).set("/title", json!("from the future"));
+    let mut admitted = client.log.last().unwrap().clone();
+    admitted.at = Timestamp(1_700_000_000_000_000 + 1_000);
+    regions[0].receive(&[admitted]);
+    regions[1].at(2_000).set("/title", json!("later in truth"));
+    exchange(&mut regions);
+    assert_eq!(regions[0].json(), json!({"title": "later in truth"}));
+    assert_eq!(regions[0].json(), regions[1].json());
+    let again = Document::load(&regions[1].document.save()).unwrap();
+    assert_eq!(again.value(&regions[1].policies), Some(regions[0].json()));
+}
+
+#[test]
+fn equal_values_are_no_conflict() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/title", json!("one"));
+    exchange(&mut regions);
+    regions[0].set("/title", json!("same"));
+    regions[1].set("/title", json!("same"));
+    exchange(&mut regions);
+    assert_eq!(regions[0].json(), json!({"title": "same"}));
+    assert!(regions[0].conflicts().is_empty() && regions[1].conflicts().is_empty());
+}
+
+#[test]
+fn a_write_survives_a_concurrent_delete_under_auto_and_is_listed() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/title", json!("one")).set("/x", json!(0));
+    exchange(&mut regions);
+    regions[0].remove("/title");
+    regions[1].set("/title", json!("two"));
+    exchange(&mut regions);
+    let values = [json!("<deleted>"), json!("two")];
+    let json = json!({"title": "two", "x": 0});
+    let conflict = check(&regions, &json, ConflictState::AutoResolved, &values);
+    assert_eq!(conflict.kind, ConflictKind::Delete);
+}
+
+#[test]
+fn a_later_delete_wins_under_lww() {
+    let mut regions = pair(Policy::Lww);
+    regions[0].set("/title", json!("one")).set("/x", json!(0));
+    exchange(&mut regions);
+    regions[1].at(1_000).set("/title", json!("two"));
+    regions[0].at(2_000).remove("/title");
+    exchange(&mut regions);
+    let values = [json!("<deleted>"), json!("two")];
+    check(&regions, &json!({"x": 0}), ConflictState::AutoResolved, &values);
+}
+
+#[test]
+fn maps_created_concurrently_under_one_key_merge_key_by_key() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/x", json!(0));
+    exchange(&mut regions);
+    regions[0].set("/profile", json!({"name": "Ada", "age": 36}));
+    regions[1].set("/profile", json!({"name": "Ada", "town": "London"}));
+    exchange(&mut regions);
+    let merged = json!({"x": 0, "profile": {"name": "Ada", "age": 36, "town": "London"}});
+    assert_eq!(regions[0].json(), merged);
+    assert_eq!(regions[1].json(), merged);
+    regions[0].set("/profile/town", json!("Paris")).remove("/profile/age");
+    exchange(&mut regions);
+    let edited = json!({"x": 0, "profile": {"name": "Ada", "town": "Paris"}});
+    assert_eq!(regions[0].json(), edited);
+    assert_eq!(regions[1].json(), edited);
+}
+
+#[test]
+fn fields_of_merged_maps_collide_too() {
+    let mut regions = pair(Policy::Lww);
+    regions[0].set("/x", json!(0));
+    exchange(&mut regions);
+    regions[0].at(1_000).set("/profile", json!({"name": "Ada"}));
+    regions[1].at(2_000).set("/profile", json!({"name": "Grace"}));
+    exchange(&mut regions);
+    for region in &regions {
+        assert_eq!(region.json(), json!({"x": 0, "profile": {"name": "Grace"}}));
+        let paths: Vec<_> = region.conflicts().iter().map(|c| c.path.to_string()).collect();
+        assert!(paths.contains(&"/profile/name".to_owned()), "{paths:?}");
+    }
+}
+
+#[test]
+fn an_edit_inside_a_deleted_object_is_listed() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/profile", json!({"name": "Ada"})).set("/x", json!(0));
+    exchange(&mut regions);
+    regions[0].remove("/profile");
+    regions[1].set("/profile/name", json!("Grace"));
+    exchange(&mut regions);
+    let values = [json!("<deleted>"), json!("Grace")];
+    let sorted = {
+        let mut v = values.clone();
+        v.sort_by_key(Value::to_string);
+        v
+    };
+    let conflict = check(&regions, &json!({"x": 0}), ConflictState::AutoResolved, &sorted);
+    assert_eq!(conflict.path, "/profile/name".parse::<Path>().unwrap());
+}
+
+#[test]
+fn counters_add_up_also_when_both_regions_create_them() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/x", json!(0));
+    exchange(&mut regions);
+    regions[0].increment("/likes", 1);
+    regions[1].increment("/likes", 1).increment("/likes", 1);
+    exchange(&mut regions);
+    assert_eq!(regions[0].json(), json!({"x": 0, "likes": 3}));
+    regions[0].increment("/likes", 10);
+    regions[1].increment("/likes", 100);
+    exchange(&mut regions);
+    assert_eq!(regions[0].json(), json!({"x": 0, "likes": 113}));
+    assert_eq!(regions[1].json(), regions[0].json());
+}
+
+#[test]
+fn list_elements_set_concurrently_collide() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/list", json!(["a", "b", "c"]));
+    exchange(&mut regions);
+    regions[0].set("/list/1", json!("B"));
+    regions[1]
+        .edit(&[Edit::Insert { path: "/list/0".parse().unwrap(), value: json!("first") }])
+        .unwrap();
+    regions[1].set("/list/2", json!("bee"));
+    exchange(&mut regions);
+    let shown = regions[0].json()["list"][2].clone();
+    let json = json!({"list": ["first", "a", shown, "c"]});
+    let conflict = check(&regions, &json, ConflictState::Open, &[json!("B"), json!("bee")]);
+    assert_eq!(conflict.path, "/list/2".parse::<Path>().unwrap());
+}
+
+#[test]
+fn settling_a_conflict_closes_it_everywhere() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/title", json!("one"));
+    exchange(&mut regions);
+    regions[0].set("/title", json!("two"));
+    regions[1].set("/title", json!("three"));
+    exchange(&mut regions);
+    let id = regions[0].conflicts()[0].id;
+    let message = settling_message(id, Some("asked the author"));
+    regions[0].edit_with(&[set("/title", json!("two"))], Some(message)).unwrap();
+    let change = regions[0].log.last().unwrap().clone();
+    let mut again = regions[0].document.clone();
+    again.apply(&[change]).unwrap();
+    exchange(&mut regions);
+    let settled = regions[1].conflicts()[0].clone();
+    assert_eq!(settled.state, ConflictState::Resolved);
+    assert_eq!(settled.settled.unwrap().note.as_deref(), Some("asked the author"));
+    assert_eq!(regions[1].json(), json!({"title": "two"}));
+}
+
+#[test]
+fn a_deleted_document_is_gone_and_can_be_written_again() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/title", json!("one"));
+    exchange(&mut regions);
+    regions[1].delete();
+    exchange(&mut regions);
+    assert!(!regions[0].document.exists());
+    regions[0].edit(&[]).unwrap();
+    exchange(&mut regions);
+    assert_eq!(regions[1].json(), json!({}));
+    regions[1].set("/title", json!("again"));
+    exchange(&mut regions);
+    assert_eq!(regions[0].json(), json!({"title": "again"}));
+}
+
+#[test]
+fn a_failed_edit_leaves_the_document_as_it_was() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/title", json!("one"));
+    let before = regions[0].document.heads();
+    let edits = [set("/title", json!("two")), set("/missing/deep", json!(1))];
+    assert!(matches!(regions[0].edit(&edits), Err(EditError::Unfit(_))));
+    assert_eq!(regions[0].document.heads(), before);
+    assert_eq!(regions[0].json(), json!({"title": "one"}));
+}
+
+#[test]
+fn changes_that_wait_for_others_are_reported_and_not_applied() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/a", json!(1)).set("/b", json!(2));
+    let log = regions[0].log.clone();
+    let applied = regions[1].document.apply(&log[1..]).unwrap();
+    assert_eq!((applied.new, applied.waiting), (vec![], vec![0]));
+    regions[1].receive(&[log[1].clone(), log[0].clone()]);
+    assert_eq!(regions[1].json(), json!({"a": 1, "b": 2}));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set(usize, &'static str, i64),
+    Map(usize, &'static str, i64),
+    Remove(usize, &'static str),
+    Increment(usize, &'static str),
+    Push(usize, i64),
+    Delete(usize),
+    Send(usize, usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = prop::sample::select(vec!["/a", "/b", "/m/a", "/m/b", "/list/0"]);
+    prop_oneof![
+        6 => (0..3_usize, key.clone(), 0..4_i64).prop_map(|(r, k, v)| Step::Set(r, k, v)),
+        2 => (0..3_usize, prop::sample::select(vec!["/m", "/a"]), 0..4_i64)
+            .prop_map(|(r, k, v)| Step::Map(r, k, v)),
+        2 => (0..3_usize, prop::sample::select(vec!["/a", "/b", "/m", "/m/a", "/list/0"]))
+            .prop_map(|(r, k)| Step::Remove(r, k)),
+        1 => (0..3_usize, prop::sample::select(vec!["/n", "/m/n"])).prop_map(|(r, k)| Step::Increment(r, k)),
+        1 => (0..3_usize, 0..4_i64).prop_map(|(r, v)| Step::Push(r, v)),
+        1 => (0..3_usize).prop_map(Step::Delete),
+        6 => (0..3_usize, 0..3_usize).prop_map(|(from, to)| Step::Send(from, to)),
+    ]
+}
+
+/// Edits that do not fit the document of the moment are skipped, as a user's would be refused.
+fn run(regions: &mut [Region], step: &Step) {
+    let path = |path: &str| path.parse::<Path>().unwrap();
+    let _ = match step {
+        Step::Set(region, at, value) => regions[*region].edit(&[set(at, json!(value))]),
+        Step::Map(region, at, value) => {
+            regions[*region].edit(&[set(at, json!({"a": value, "list": [value]}))])
+        }
+        Step::Remove(region, at) => regions[*region].edit(&[Edit::Remove { path: path(at) }]),
+        Step::Increment(region, at) => {
+            regions[*region].edit(&[Edit::Increment { path: path(at), by: 1 }])
+        }
+        Step::Push(region, value) => {
+            let region = &mut regions[*region];
+            let list = set("/list", json!([]));
+            let edits = match region.json().get("list") {
+                Some(Value::Array(_)) => vec![],
+                _ => vec![list],
+            };
+            let push = Edit::Insert { path: path("/list/-"), value: json!(value) };
+            region.edit(&[edits, vec![push]].concat())
+        }
+        Step::Delete(region) => {
+            regions[*region].delete();
+            Ok(())
+        }
+        Step::Send(from, to) => {
+            let log = regions[*from].log.clone();
+            regions[*to].receive(&log);
+            Ok(())
+        }
+    };
+}
+
+proptest! {
+    /// Whatever is written, and in whatever order and batches it arrives: same JSON, same ledger.
+    #[test]
+    fn replicas_become_equal(
+        steps in prop::collection::vec(step(), 1..24),
+        lww in any::<bool>(),
+        order in any::<prop::sample::Index>(),
+        batch in 1..5_usize,
+    ) {
+        let policy = if lww { Policy::Lww } else { Policy::Auto };
+        let policies = Policies { default: policy, paths: Vec::new() };
+        let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+        steps.iter().for_each(|step| run(&mut regions, step));
+        exchange(&mut regions);
+
+        let mut log = regions[0].log.clone();
+        let length = log.len().max(1);
+        log.rotate_left(order.index(length));
+        let mut late = Region::new(9, &policies);
+        for _ in 0..log.len() {
+            log.chunks(batch).for_each(|chunk| late.receive(chunk));
+            if late.log.len() == log.len() {
+                break;
+            }
+        }
+        for region in regions.iter().chain([&late]) {
+            prop_assert_eq!(region.document.heads(), regions[0].document.heads());
+            prop_assert_eq!(region.json(), regions[0].json());
+            prop_assert_eq!(region.conflicts(), regions[0].conflicts());
+            let again = Document::load(&region.document.save()).unwrap();
+            prop_assert_eq!(again.value(&policies), region.document.value(&policies));
+        }
+        if lww {
+            let stock = regions[0].document.value(&Policies::default());
+            let merged = regions[0].conflicts().iter().any(|c| c.kind != ConflictKind::Value);
+            prop_assert!(merged || stock == regions[0].document.value(&policies));
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! The JSON that a document shows, and where in the document a path leads.
+//!
+//! A field without concurrent values costs one iteration step. A field with several is decided by
+//! the policy of its path; maps that were created concurrently under one key show as one map.
+
+use std::collections::BTreeSet;
+
+use automerge::{
+    Automerge, ChangeHash, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, ScalarValueRef, Value,
+    ValueRef, transaction::Transaction,
+};
+use serde_json::{Map, Number, Value as Json};
+
+use super::{Clamps, effective, writer};
+use crate::edit::Path;
+use crate::ids::{Origin, Timestamp};
+use crate::policy::{Policies, Policy};
+
+/// A document, or a transaction on it.
+pub(super) trait Replica: ReadDoc {
+    /// Returns the change that holds an operation; `None` inside the transaction that makes it.
+    fn change_of(&self, operation: &ObjId) -> Option<ChangeHash>;
+}
+
+impl Replica for Automerge {
+    fn change_of(&self, operation: &ObjId) -> Option<ChangeHash> {
+        self.hash_for_opid(operation)
+    }
+}
+
+impl Replica for Transaction<'_> {
+    fn change_of(&self, operation: &ObjId) -> Option<ChangeHash> {
+        self.hash_for_opid(operation)
+    }
+}
+
+/// One of the values that stand at a place.
+#[derive(Debug, Clone)]
+pub(super) struct Slot {
+    pub(super) value: Held,
+    /// The operation that wrote the value; for an object also its id.
+    pub(super) operation: ObjId,
+    /// The object that holds the value.
+    pub(super) holder: ObjId,
+}
+
+/// What a slot holds.
+#[derive(Debug, Clone)]
+pub(super) enum Held {
+    Object(ObjType),
+    Scalar(ScalarValue),
+}
+
+impl Held {
+    pub(super) fn is_map(&self) -> bool {
+        matches!(self, Self::Object(ObjType::Map | ObjType::Table))
+    }
+
+    pub(super) fn is_counter(&self) -> bool {
+        matches!(self, Self::Scalar(ScalarValue::Counter(_)))
+    }
+}
+
+/// Reads a document under its policies.
+pub(super) struct View<'a, D> {
+    doc: &'a D,
+    policies: &'a Policies,
+    clamps: &'a Clamps,
+}
+
+impl<'a, D: Replica> View<'a, D> {
+    pub(super) fn new(doc: &'a D, policies: &'a Policies, clamps: &'a Clamps) -> Self {
+        Self { doc, policies, clamps }
+    }
+
+    /// Returns the whole document.
+    pub(super) fn root(&self) -> Json {
+        Json::Object(self.map(&[ROOT], &mut Vec::new()))
+    }
+
+    /// Returns every value at `prop` of the holders, in the order of operation ids.
+    pub(super) fn slots(&self, holders: &[ObjId], prop: &Prop) -> Vec<Slot> {
+        let mut slots: Vec<_> = holders.iter().flat_map(|h| self.slots_of(h, prop)).collect();
+        if holders.len() > 1 {
+            slots.sort_by(|a, b| operation_order(&a.operation).cmp(&operation_order(&b.operation)));
+        }
+        slots
+    }
+
+    /// Returns the slot that shows under the policy of the path.
+    pub(super) fn winner<'s>(&self, slots: &'s [Slot], path: &[String]) -> Option<&'s Slot> {
+        if slots.len() < 2 {
+            return slots.first();
+        }
+        match self.policies.of(&Path::from(path.to_vec())) {
+            Policy::Auto => slots.last(),
+            Policy::Lww => slots.iter().max_by_key(|slot| self.rank(&slot.operation)),
+        }
+    }
+
+    /// Returns the change that holds an operation.
+    pub(super) fn change_of(&self, operation: &ObjId) -> Option<ChangeHash> {
+        self.doc.change_of(operation)
+    }
+
+    /// Returns what the slots show together.
+    pub(super) fn show(&self, slots: &[Slot], path: &mut Vec<String>) -> Option<Json> {
+        let winner = self.winner(slots, path)?;
+        Some(match &winner.value {
+            Held::Object(ObjType::Map | ObjType::Table) => {
+                Json::Object(self.map(&merged_maps(slots, winner), path))
+            }
+            Held::Object(ObjType::List) => self.list(&winner.operation, path),
+            Held::Object(ObjType::Text) => self.text(&winner.operation),
+            Held::Scalar(ScalarValue::Counter(_)) => self.counter(slots, winner),
+            Held::Scalar(scalar) => scalar_json(scalar),
+        })
+    }
+
+    /// When and by whom an operation was written, which is what `lww` compares. What a running
+    /// transaction writes is newer than everything else.
+    pub(super) fn rank(&self, operation: &ObjId) -> (Timestamp, Origin, u64) {
+        let (counter, origin) = match operation {
+            ObjId::Root => (0, Origin::from_bytes([0; 16])),
+            ObjId::Id(counter, actor, _) => (*counter, writer(actor)),
+        };
+        let change = self.doc.change_of(operation);
+        let change = change.and_then(|hash| self.doc.get_change_by_hash(&hash));
+        let at = change.map_or(Timestamp::MAX, |change| {
+            effective(self.clamps, &change.hash(), change.timestamp())
+        });
+        (at, origin, counter)
+    }
+
+    fn slots_of(&self, holder: &ObjId, prop: &Prop) -> Vec<Slot> {
+        let values = self.doc.get_all(holder, prop.clone()).unwrap_or_default();
+        let slot = |(value, operation): (Value<'_>, ObjId)| Slot {
+            value: match value {
+                Value::Object(kind) => Held::Object(kind),
+                Value::Scalar(scalar) => Held::Scalar(scalar.into_owned()),
+            },
+            operation,
+            holder: holder.clone(),
+        };
+        values.into_iter().map(slot).collect()
+    }
+
+    fn map(&self, objects: &[ObjId], path: &mut Vec<String>) -> Map<String, Json> {
+        match objects {
+            [only] => self.single_map(only, path),
+            several => self.merged_map(several, path),
+        }
+    }
+
+    fn single_map(&self, object: &ObjId, path: &mut Vec<String>) -> Map<String, Json> {
+        let mut json = Map::new();
+        for item in self.doc.map_range(object, ..) {
+            if let (false, ValueRef::Scalar(scalar)) = (item.conflict, &item.value) {
+                json.insert(item.key.into_owned(), scalar_ref_json(scalar));
+                continue;
+            }
+            let key = item.key.clone().into_owned();
+            path.push(key.clone());
+            let shown = match item.value {
+                ValueRef::Object(kind) if !item.conflict => {
+                    Some(self.object(&item.id(), kind, path))
+                }
+                ValueRef::Object(_) | ValueRef::Scalar(_) => {
+                    let slots = self.slots_of(object, &Prop::Map(key.clone()));
+                    self.show(&slots, path)
+                }
+            };
+            path.pop();
+            json.extend(shown.map(|shown| (key, shown)));
+        }
+        json
+    }
+
+    fn merged_map(&self, objects: &[ObjId], path: &mut Vec<String>) -> Map<String, Json> {
+        let keys: BTreeSet<String> =
+            objects.iter().flat_map(|object| self.doc.keys(object)).collect();
+        let mut json = Map::new();
+        for key in keys {
+            let slots = self.slots(objects, &Prop::Map(key.clone()));
+            path.push(key.clone());
+            let shown = self.show(&slots, path);
+            path.pop();
+            json.extend(shown.map(|shown| (key, shown)));
+        }
+        json
+    }
+
+    fn list(&self, object: &ObjId, path: &mut Vec<String>) -> Json {
+        let element = |item: automerge::iter::ListRangeItem<'_>| {
+            if let (false, ValueRef::Scalar(scalar)) = (item.conflict, &item.value) {
+                return scalar_ref_json(scalar);
+            }
+            path.push(item.index.to_string());
+            let shown = match item.value {
+                ValueRef::Object(kind) if !item.conflict => self.object(&item.id(), kind, path),
+                ValueRef::Object(_) | ValueRef::Scalar(_) => {
+                    let slots = self.slots_of(object, &Prop::Seq(item.index));
+                    self.show(&slots, path).unwrap_or(Json::Null)
+                }
+            };
+            path.pop();
+            shown
+        };
+        Json::Array(self.doc.list_range(object, ..).map(element).collect())
+    }
+
+    fn object(&self, object: &ObjId, kind: ObjType, path: &mut Vec<String>) -> Json {
+        match kind {
+            ObjType::Map | ObjType::Table => Json::Object(self.single_map(object, path)),
+            ObjType::List => self.list(object, path),
+            ObjType::Text => self.text(object),
+        }
+    }
+
+    fn text(&self, object: &ObjId) -> Json {
+        Json::String(self.doc.text(object).unwrap_or_default())
+    }
+
+    /// Counters that were created concurrently under one key add up: they start at the greatest
+    /// of their first values, and every increment counts.
+    fn counter(&self, slots: &[Slot], winner: &Slot) -> Json {
+        let counters = slots.iter().filter(|slot| slot.value.is_counter());
+        let totals: Vec<(i64, i64)> = counters
+            .filter_map(|slot| Some((self.first_count(slot)?, count(&slot.value)?)))
+            .collect();
+        if totals.len() < 2 {
+            return Json::from(count(&winner.value).unwrap_or_default());
+        }
+        let start = totals.iter().map(|(first, _)| *first).max().unwrap_or_default();
+        let grown =
+            |sum: i64, (first, now): &(i64, i64)| sum.saturating_add(now.saturating_sub(*first));
+        Json::from(totals.iter().fold(start, grown))
+    }
+
+    fn first_count(&self, slot: &Slot) -> Option<i64> {
+        let ObjId::Id(counter, _, _) = &slot.operation else { return None };
+        let hash = self.doc.change_of(&slot.operation)?;
+        let change = self.doc.get_change_by_hash(&hash)?;
+        let index = counter.checked_sub(change.start_op().get())?;
+        let operations = change.decode().operations;
+        operations.get(usize::try_from(index).ok()?)?.to_i64()
+    }
+}
+
+/// Returns the maps that show as one, the winner first.
+pub(super) fn merged_maps(slots: &[Slot], winner: &Slot) -> Vec<ObjId> {
+    let others = slots
+        .iter()
+        .filter(|slot| slot.value.is_map() && slot.operation != winner.operation)
+        .map(|slot| slot.operation.clone());
+    std::iter::once(winner.operation.clone()).chain(others).collect()
+}
+
+/// Returns the value of a counter.
+pub(super) fn count(held: &Held) -> Option<i64> {
+    match held {
+        Held::Scalar(scalar) => scalar.as_i64(),
+        Held::Object(_) => None,
+    }
+}
+
+/// Returns the order in which Automerge ranks operations.
+pub(super) fn operation_order(operation: &ObjId) -> (u64, &[u8]) {
+    match operation {
+        ObjId::Root => (0, &[]),
+        ObjId::Id(counter, actor, _) => (*counter, actor.to_bytes()),
+    }
+}
+
+/// Returns the JSON of a scalar.
+pub(super) fn scalar_json(scalar: &ScalarValue) -> Json {
+    match scalar {
+        ScalarValue::Str(text) => Json::String(text.to_string()),
+        ScalarValue::Int(number) => Json::from(*number),
+        ScalarValue::Uint(number) => Json::from(*number),
+        ScalarValue::F64(number) => float(*number),
+        ScalarValue::Counter(_) => Json::from(scalar.as_i64().unwrap_or_default()),
+        ScalarValue::Timestamp(milliseconds) => Json::from(*milliseconds),
+        ScalarValue::Boolean(truth) => Json::Bool(*truth),
+        ScalarValue::Bytes(bytes) => bytes_json(bytes),
+        ScalarValue::Null | ScalarValue::Unknown { .. } => Json::Null,
+    }
+}
+
+fn scalar_ref_json(scalar: &ScalarValueRef<'_>) -> Json {
+    match scalar {
+        ScalarValueRef::Str(text) => Json::String(text.to_string()),
+        ScalarValueRef::Int(number) => Json::from(*number),
+        ScalarValueRef::Uint(number) => Json::from(*number),
+        ScalarValueRef::F64(number) => float(*number),
+        ScalarValueRef::Counter(number) | ScalarValueRef::Timestamp(number) => Json::from(*number),
+        ScalarValueRef::Boolean(truth) => Json::Bool(*truth),
+        ScalarValueRef::Bytes(bytes) => bytes_json(bytes),
+        ScalarValueRef::Null | ScalarValueRef::Unknown { .. } => Json::Null,
+    }
+}
+
+fn float(number: f64) -> Json {
+    Number::from_f64(number).map_or(Json::Null, Json::Number)
+}
+
+/// Bytes have no JSON form; they show as lower-case hexadecimal under a key that says so.
+fn bytes_json(bytes: &[u8]) -> Json {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    Json::Object(Map::from_iter([("$bytes".to_owned(), Json::String(hex))]))
+}
