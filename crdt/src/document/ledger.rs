@@ -12,10 +12,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::collisions::{Action, Collisions, Touch};
-use super::register::{Register, Step, find, object_name};
+use super::register::{Register, Step, object_name, path_at, path_now, slots_in};
 use super::view::{View, scalar_json};
 use super::{Document, resolutions, writer};
 use crate::conflict::{Candidate, Conflict, ConflictId, ConflictKind, ConflictState, Settlement};
+use crate::edit::Path;
 use crate::ids::{ChangeHash, DocumentId, Origin, Timestamp};
 use crate::policy::{Policies, Policy};
 
@@ -98,11 +99,14 @@ impl Ledger {
         }
     }
 
-    /// Decides every row that changed or is open.
+    /// Decides every row that changed, or whose state depends on what stands in its register now:
+    /// a value that an outer winner hides comes back when that winner goes.
     pub fn decide(&mut self, document: &Document, id: DocumentId, policies: &Policies) {
         for row in &mut self.rows {
-            let open = row.conflict.as_ref().is_none_or(|c| c.state == ConflictState::Open);
-            if row.changed || open {
+            let fixed = row.conflict.as_ref().is_some_and(|conflict| {
+                conflict.state == ConflictState::AutoResolved || conflict.settled.is_some()
+            });
+            if row.changed || !fixed {
                 let decided = decide(row, document, id, policies);
                 row.changed |= row.conflict.as_ref() != Some(&decided);
                 row.conflict = Some(decided);
@@ -113,6 +117,15 @@ impl Ledger {
     /// Iterates over the conflicts that were decided.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
         self.rows.iter().filter_map(|row| row.conflict.as_ref())
+    }
+
+    /// Returns where the field of a conflict is now, which for a list element may be another index
+    /// than the conflict was listed under.
+    #[must_use]
+    pub fn place(&self, document: &Document, conflict: ConflictId) -> Option<Path> {
+        let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
+        let row = self.rows.iter().find(has_id)?;
+        Some(path_now(&document.doc, &row.register))
     }
 
     /// Counts the open conflicts.
@@ -202,6 +215,13 @@ impl Row {
         ConflictId(*Uuid::new_v5(&ROW_NAMESPACE, name.as_bytes()).as_bytes())
     }
 
+    /// Where the register was for the writer of the first member.
+    pub(super) fn path(&self, document: &Document) -> Path {
+        let first = self.members.values().next();
+        let heads: Vec<_> = first.map(|m| automerge::ChangeHash(m.change.0)).into_iter().collect();
+        path_at(&document.doc, &self.register, &heads)
+    }
+
     /// Takes the members of `other`; its settlement stays only while the row keeps its id.
     fn take_in(&mut self, other: &mut Self, document: DocumentId) {
         let settled_as = other.settled.take().map(|settled| (other.id(document), settled));
@@ -238,19 +258,20 @@ impl Row {
 
 fn decide(row: &Row, document: &Document, id: DocumentId, policies: &Policies) -> Conflict {
     let view = View::new(&document.doc, policies, &document.clamps);
-    let found = find(&document.doc, &view, &row.register);
-    let policy = policies.of(&found.path);
+    let path = row.path(document);
+    let slots = slots_in(&document.doc, &view, &row.register, &path);
+    let policy = policies.of(&path);
     let candidates = row.candidates();
     let winner = candidates
         .iter()
         .enumerate()
         .max_by_key(|(_, (operation, member))| rank(member, operation, policy));
-    let visible: BTreeSet<String> = found.slots.iter().map(|s| object_name(&s.operation)).collect();
+    let visible: BTreeSet<String> = slots.iter().map(|s| object_name(&s.operation)).collect();
     let state = state(row, &candidates, policy, &visible);
     Conflict {
         id: row.id(id),
         document: id,
-        path: found.path,
+        path,
         kind: kind(&candidates),
         policy,
         winner: winner.map(|(index, _)| index).filter(|_| state != ConflictState::Resolved),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId};
-use automerge::{ActorId, Automerge, Cursor, ObjId, Prop, ROOT, ReadDoc};
+use automerge::{ActorId, Automerge, ChangeHash, Cursor, ObjId, Prop, ROOT, ReadDoc};
 
 use super::view::{Held, Slot, View, merged_maps};
 use crate::edit::Path;
@@ -43,35 +43,50 @@ impl Register {
     }
 }
 
-/// A register as the document stands now.
-pub(super) struct Found {
-    /// Where it is, for people; an element that is gone has the index it would have.
-    pub(super) path: Path,
-    /// What stands there.
-    pub(super) slots: Vec<Slot>,
+/// Returns where a register was when the document stood at `heads`. A list element's index changes
+/// as others come and go, so the ledger fixes it at a point that every region agrees on.
+pub(super) fn path_at(doc: &Automerge, register: &Register, heads: &[ChangeHash]) -> Path {
+    let token = |step: &Step| match step {
+        Step::Key(key) => key.clone(),
+        Step::Element(element) => {
+            element_index(doc, element, heads).map_or("-".to_owned(), |index| index.to_string())
+        }
+    };
+    Path::from(register.0.iter().map(token).collect::<Vec<_>>())
 }
 
-/// Finds a register in a document; there may be nothing in it.
-pub(super) fn find(doc: &Automerge, view: &View<'_, Automerge>, register: &Register) -> Found {
+fn element_index(doc: &Automerge, element: &str, heads: &[ChangeHash]) -> Option<usize> {
+    let list = match operation(doc, element)?.obj {
+        ObjectId::Root => ROOT,
+        ObjectId::Id(id) => ObjId::Id(id.counter(), id.actor().clone(), 0),
+    };
+    let cursor = Cursor::try_from(element).ok()?;
+    doc.get_cursor_position(list, &cursor, Some(heads)).ok()
+}
+
+/// Returns what stands in a register now; `path` is the one that [`path_at`] returns.
+pub(super) fn slots_in(
+    doc: &Automerge,
+    view: &View<'_, Automerge>,
+    register: &Register,
+    path: &Path,
+) -> Vec<Slot> {
     let mut holders = vec![ROOT];
-    let mut tokens = Vec::new();
     let mut slots = Vec::new();
     for (depth, step) in register.0.iter().enumerate() {
         if depth > 0 {
-            holders = descend(view, &slots, &tokens);
+            let above = path.tokens().get(..depth).unwrap_or_default();
+            holders = descend(view, &slots, above);
         }
         let prop = prop(doc, &holders, step);
-        tokens.push(match &prop {
-            Some(Prop::Map(key)) => key.clone(),
-            Some(Prop::Seq(index)) => index.to_string(),
-            None => match step {
-                Step::Key(key) => key.clone(),
-                Step::Element(_) => "-".to_owned(),
-            },
-        });
         slots = prop.map(|prop| view.slots(&holders, &prop)).unwrap_or_default();
     }
-    Found { path: Path::from(tokens), slots }
+    slots
+}
+
+/// Returns where a register is now.
+pub(super) fn path_now(doc: &Automerge, register: &Register) -> Path {
+    path_at(doc, register, &doc.get_heads())
 }
 
 fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {

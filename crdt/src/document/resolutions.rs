@@ -14,7 +14,7 @@ use automerge::{ActorId, ChangeHash, ExpandedChange, ObjId};
 use uuid::Uuid;
 
 use super::ledger::{Ledger, Row};
-use super::register::{Step, find, object_name};
+use super::register::{Step, object_name, slots_in};
 use super::view::{Slot, View};
 use super::{ApplyError, Change, Document, guarded, stored, writer};
 use crate::conflict::{Conflict, ConflictId};
@@ -55,9 +55,9 @@ impl Document {
     ) -> Option<(automerge::Change, BTreeSet<Origin>)> {
         let conflict = row.conflict.as_ref().filter(|c| c.policy == Policy::Lww)?;
         let view = View::new(&self.doc, policies, &self.clamps);
-        let found = find(&self.doc, &view, &row.register);
-        let winner = winning_operation(&view, conflict, &found.slots)?;
-        let losers: Vec<&Slot> = found.slots.iter().filter(|slot| loses(slot, &winner)).collect();
+        let slots = slots_in(&self.doc, &view, &row.register, &conflict.path);
+        let winner = winning_operation(&view, conflict, &slots)?;
+        let losers: Vec<&Slot> = slots.iter().filter(|slot| loses(slot, &winner)).collect();
         let mut operations: Vec<OpId> = losers.iter().filter_map(|s| op_id(&s.operation)).collect();
         operations.push(winner.operation.clone());
         let writers = operations.iter().map(|op| writer(op.actor())).collect();

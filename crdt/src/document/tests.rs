@@ -338,7 +338,7 @@ fn list_elements_set_concurrently_collide() {
     let shown = regions[0].json()["list"][2].clone();
     let json = json!({"list": ["first", "a", shown, "c"]});
     let conflict = check(&regions, &json, ConflictState::Open, &[json!("B"), json!("bee")]);
-    assert_eq!(conflict.path, "/list/2".parse::<Path>().unwrap());
+    assert_eq!(conflict.path, "/list/1".parse::<Path>().unwrap(), "as its first writer saw it");
 }
 
 #[test]
