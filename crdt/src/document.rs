@@ -191,6 +191,13 @@ impl Document {
         self.doc.get_change_meta_by_hash(&automerge::ChangeHash(hash.0)).is_some()
     }
 
+    /// Tells whether a change of the history has no dependencies, and so starts the document.
+    #[must_use]
+    pub fn starts(&self, hash: ChangeHash) -> bool {
+        let meta = self.doc.get_change_meta_by_hash(&automerge::ChangeHash(hash.0));
+        meta.is_some_and(|meta| meta.deps.is_empty())
+    }
+
     /// Returns every change that is not an ancestor of `heads` (unknown heads count as nothing),
     /// in causal order.
     #[must_use]

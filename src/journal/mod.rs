@@ -65,7 +65,7 @@ pub struct Draft {
 }
 
 /// What a read of a document answers, kept ready.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DocumentRow {
     /// Where the document is found; `None` for one that was made without a name.
     pub name: Option<DocumentName>,

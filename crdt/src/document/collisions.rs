@@ -38,6 +38,18 @@ pub struct Collisions {
 }
 
 impl Collisions {
+    /// What an edit of this node tells the ledger when it settles a conflict.
+    #[must_use]
+    pub fn settling(conflict: ConflictId, change: crate::ids::ChangeHash) -> Self {
+        Self { pairs: Vec::new(), settled: vec![(conflict, ChangeHash(change.0))] }
+    }
+
+    /// Adds what a later batch collided with.
+    pub fn extend(&mut self, later: Self) {
+        self.pairs.extend(later.pairs);
+        self.settled.extend(later.settled);
+    }
+
     /// Tells whether the ledger has nothing to learn.
     #[must_use]
     pub fn is_empty(&self) -> bool {

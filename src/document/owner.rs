@@ -1,0 +1,344 @@
+//! Owners: each document belongs to one of a few threads, which alone loads and edits it.
+//!
+//! An owner never waits for the disk. It hands each step to the journal as one commit and goes on
+//! with the next; whoever asked is answered when the commit is durable. Commits of one owner reach
+//! the disk in order. If one fails, those that were built on it must not follow: the lineage that
+//! they share is broken, the journal refuses the rest of it, and the owner starts again from disk.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anabranch_crdt::document::ApplyError;
+use anabranch_crdt::entry::{Dot, Entry};
+use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentName, Origin};
+use anabranch_crdt::policy::Policies;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, warn};
+
+use super::cache::Cache;
+use super::loaded::{Loaded, Outcome, Scene, damaged};
+use super::request::{Reply, Request};
+use super::{Document, Setting, admit, resolve, write};
+use crate::error::{Error, ErrorKind};
+use crate::journal::{Commit, CommitError, Lineage, Position, Row};
+
+/// One owner thread.
+pub(super) struct Owner {
+    setting: Arc<Setting>,
+    number: usize,
+    cache: Cache,
+    lineage: Lineage,
+    /// Entries on which automerge failed; they are never tried again while the process runs.
+    poison: BTreeSet<Dot>,
+    /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
+    rescan: Arc<AtomicBool>,
+}
+
+impl Owner {
+    pub(super) fn new(setting: Arc<Setting>, number: usize, rescan: Arc<AtomicBool>) -> Self {
+        let bytes = setting.limits.cache_bytes / setting.owners.max(1);
+        Self {
+            setting,
+            number,
+            cache: Cache::new(bytes),
+            lineage: Lineage::default(),
+            poison: BTreeSet::new(),
+            rescan,
+        }
+    }
+
+    /// Serves requests until every handle is gone.
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            if self.rescan.swap(false, Ordering::AcqRel) {
+                self.rescan(&mut requests);
+            }
+            match requests.blocking_recv() {
+                Some(request) => self.serve(request),
+                None => return,
+            }
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        if self.lineage.is_broken() {
+            self.cache.clear();
+            self.lineage = Lineage::default();
+        }
+        match request {
+            Request::Write { name, write, precondition, reply } => {
+                let id = DocumentId::from(&name);
+                let step = |loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting| {
+                    write::write(loaded, scene, setting, write, &precondition)
+                };
+                self.step(id, Some(name), reply, step);
+            }
+            Request::Resolve { document, conflict, resolution, note, reply } => {
+                let step = |loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting| {
+                    resolve::resolve(loaded, scene, setting, conflict, &resolution, note.as_deref())
+                };
+                self.step(document, None, reply, step);
+            }
+            Request::Admit { name, changes, reply } => {
+                let id = DocumentId::from(&name);
+                let step = |loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting| {
+                    admit::admit(loaded, scene, setting, &changes)
+                };
+                self.step(id, Some(name), reply, step);
+            }
+            Request::Read { id, reply } => {
+                self.step(id, None, reply, |loaded, _, _| {
+                    Ok((loaded.shown(), Outcome::default()))
+                });
+            }
+            Request::ChangesSince { id, heads, reply } => {
+                self.step(id, None, reply, |loaded, _, _| {
+                    Ok((loaded.document.changes_since(&heads), Outcome::default()))
+                });
+            }
+            Request::Refresh { documents } => {
+                documents.into_iter().for_each(|id| self.refresh_quietly(id));
+            }
+        }
+    }
+
+    /// Runs one step on a refreshed document, and answers when all of it is durable.
+    fn step<T: Send + 'static>(
+        &mut self,
+        id: DocumentId,
+        name: Option<DocumentName>,
+        reply: Reply<T>,
+        step: impl FnOnce(&mut Loaded, Scene<'_>, &Setting) -> Result<(T, Outcome), Error>,
+    ) {
+        let refreshed = self.refreshed(id, name);
+        let (mut loaded, mut outcome) = match refreshed {
+            Ok(refreshed) => refreshed,
+            Err(error) => return answer(reply, Err(error)),
+        };
+        let setting = Arc::clone(&self.setting);
+        let stepped = setting.scene(loaded.name.as_ref(), |scene| {
+            step(&mut loaded, scene, &setting)
+        });
+        match stepped {
+            Ok((value, more)) => {
+                outcome.drafts.extend(more.drafts);
+                outcome.rows.extend(more.rows);
+                self.submit(outcome, reply, value);
+                self.keep(loaded);
+            }
+            // The step may have left the document ahead of the disk: it is loaded again when it
+            // is wanted. What the refresh found is on disk already, as pending entries.
+            Err(error) => answer(reply, Err(error)),
+        }
+    }
+
+    fn refresh_quietly(&mut self, id: DocumentId) {
+        match self.refreshed(id, None) {
+            Ok((loaded, outcome)) => {
+                if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
+                    let (reply, _) = oneshot::channel();
+                    self.submit(outcome, reply, ());
+                }
+                self.keep(loaded);
+            }
+            Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
+        }
+    }
+
+    /// Takes a document out of the cache or off the disk, with every pending entry applied.
+    fn refreshed(
+        &mut self,
+        id: DocumentId,
+        name: Option<DocumentName>,
+    ) -> Result<(Loaded, Outcome), Error> {
+        let mut loaded = match self.cache.take(id) {
+            Some(loaded) => loaded,
+            None => self.load(id)?,
+        };
+        let mut pending = self.setting.journal.pending_of(id)?;
+        if !self.poison.is_empty() {
+            pending.retain(|entry| !self.poison.contains(&entry.dot()));
+        }
+        if pending.is_empty() {
+            loaded.name = loaded.name.or(name);
+            return Ok((loaded, Outcome::default()));
+        }
+        loaded.name = loaded.name.or(name);
+        let setting = Arc::clone(&self.setting);
+        let known = loaded.name.clone().or_else(|| pending.iter().find_map(|e| e.name.clone()));
+        let refreshed = setting.scene(known.as_ref(), |scene| {
+            loaded.refresh(pending.clone(), scene)
+        });
+        match refreshed {
+            Ok(outcome) => Ok((loaded, outcome)),
+            Err(ApplyError::Failed) if pending.len() == 1 => {
+                self.condemn(id, pending.first().map(|entry| entry.dot()));
+                self.refreshed(id, known)
+            }
+            Err(ApplyError::Failed) => {
+                self.find_poison(id, &pending)?;
+                self.refreshed(id, known)
+            }
+            Err(error) => Err(damaged(id, error)),
+        }
+    }
+
+    /// Tries entries one by one on a fresh copy each, because automerge failed on one of them.
+    fn find_poison(
+        &mut self,
+        id: DocumentId,
+        pending: &[Entry],
+    ) -> Result<(), Error> {
+        let setting = Arc::clone(&self.setting);
+        let mut loaded = self.load(id)?;
+        for entry in pending {
+            let alone = vec![entry.clone()];
+            let tried = setting.scene(None, |scene| loaded.refresh(alone, scene));
+            if matches!(tried, Err(ApplyError::Failed)) {
+                self.condemn(id, Some(entry.dot()));
+                loaded = self.load(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn condemn(&mut self, id: DocumentId, dot: Option<Dot>) {
+        warn!(document = %id, ?dot, "automerge fails on an entry; it is set aside");
+        self.poison.extend(dot);
+    }
+
+    fn load(&self, id: DocumentId) -> Result<Loaded, Error> {
+        let journal = &self.setting.journal;
+        let stored = journal.load(id)?;
+        let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
+        let name = stored.row.as_ref().and_then(|row| row.name.clone());
+        let policies = self.setting.policies(name.as_ref());
+        Loaded::from_stored(id, stored, &rows, policies)
+    }
+
+    fn submit<T: Send + 'static>(&self, outcome: Outcome, reply: Reply<T>, value: T) {
+        let lineage = self.lineage.clone();
+        let done = move |committed: Result<Arc<Position>, CommitError>| {
+            if committed.is_err() {
+                lineage.break_off();
+            }
+            let answered = committed.map(|position| (value, position)).map_err(Error::from);
+            answer(reply, answered);
+        };
+        let commit = Commit {
+            drafts: outcome.drafts,
+            entries: Vec::new(),
+            rows: outcome.rows,
+            lineage: Some(self.lineage.clone()),
+            done: Box::new(done),
+        };
+        if self.setting.journal.submit_blocking(commit).is_err() {
+            debug!("the journal is closed; a step was refused");
+        }
+    }
+
+    /// Puts a document back into the cache, and saves it where its tail has grown long.
+    fn keep(&mut self, mut loaded: Loaded) {
+        if loaded.unsaved_changes >= SNAPSHOT_EVERY {
+            match self.snapshot(&loaded) {
+                Ok(rows) => {
+                    loaded.unsaved_changes = 0;
+                    let (reply, _) = oneshot::channel();
+                    self.submit(Outcome { drafts: Vec::new(), rows }, reply, ());
+                }
+                Err(error) => warn!(document = %loaded.id, %error, "no snapshot was made"),
+            }
+        }
+        self.cache.put(loaded);
+    }
+
+    /// Makes a snapshot that covers the tail that is on disk now, and checks that it loads.
+    fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
+        let id = loaded.id;
+        let bytes = loaded.document.save();
+        let again = anabranch_crdt::document::Document::load(&bytes);
+        let again = again.map_err(|error| damaged(id, error))?;
+        if again.heads() != loaded.document.heads() {
+            let message = format!("the snapshot of document {id} does not load back equal");
+            return Err(Error::new(ErrorKind::Internal, "snapshot_differs", message));
+        }
+        let covers = self.setting.journal.tail_of(id)?;
+        Ok(vec![Row::Snapshot { document: id, bytes: bytes.into(), covers }])
+    }
+
+    /// Applies every pending entry that is on disk, serving requests in between.
+    fn rescan(&mut self, requests: &mut mpsc::Receiver<Request>) {
+        let mut after = None;
+        loop {
+            let found = self.setting.journal.pending(after, RESCAN_PAGE);
+            let page = match found {
+                Ok(page) => page,
+                Err(error) => {
+                    warn!(%error, "pending entries cannot be listed");
+                    return;
+                }
+            };
+            let Some(&last) = page.last() else { return };
+            for id in page {
+                if self.setting.owner_of(id) == self.number {
+                    self.refresh_quietly(id);
+                }
+                while let Ok(request) = requests.try_recv() {
+                    self.serve(request);
+                }
+            }
+            after = Some(last);
+        }
+    }
+}
+
+impl Loaded {
+    /// The document as a read answers it.
+    pub(super) fn shown(&self) -> Option<Document> {
+        Document::from_row(self.id, &self.row)
+    }
+}
+
+impl Setting {
+    /// Calls `run` with what decisions about a document of this name depend on.
+    fn scene<T>(&self, name: Option<&DocumentName>, run: impl FnOnce(Scene<'_>) -> T) -> T {
+        let own = &self.region;
+        let region_of = |writer: &Origin| self.journal.region_of(*writer);
+        let admits = |writers: &BTreeSet<Origin>| {
+            let regions: Vec<_> = writers.iter().filter_map(region_of).collect();
+            regions.is_empty() || regions.iter().any(|region| region == own)
+        };
+        run(Scene { policies: self.policies(name), admits: &admits, clock: &self.clock })
+    }
+
+    fn policies(&self, name: Option<&DocumentName>) -> &Policies {
+        let collection: Option<&CollectionName> = name.map(|name| &name.collection);
+        collection.and_then(|c| self.collections.get(c)).unwrap_or(&self.default_policies)
+    }
+}
+
+fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {
+    // Nobody may be waiting any more, and that is fine: what was committed stays committed.
+    drop(reply.send(answer));
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        let (kind, code) = match &error {
+            CommitError::Storage(_) => (ErrorKind::Unavailable, "journal_cannot_write"),
+            CommitError::Closed => (ErrorKind::Unavailable, "shutting_down"),
+            CommitError::Superseded => (ErrorKind::Unavailable, "write_interrupted"),
+            CommitError::Gap { .. } => (ErrorKind::Internal, "sequence_gap"),
+        };
+        Self::new(kind, code, error.to_string()).with_source(error)
+    }
+}
+
+/// Changes after which a document is saved as a whole: loading a change by itself costs some four
+/// times what it costs inside a snapshot, and a snapshot of a small document costs as much as four
+/// edits.
+const SNAPSHOT_EVERY: usize = 64;
+
+/// Documents with pending entries that are listed at once.
+const RESCAN_PAGE: usize = 256;

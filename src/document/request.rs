@@ -1,0 +1,63 @@
+//! What the handles ask of an owner.
+
+use std::sync::Arc;
+
+use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::document::Change;
+use anabranch_crdt::ids::{ChangeHash, DocumentId, DocumentName};
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Document, Precondition, Resolution, Write};
+use crate::error::Error;
+use crate::journal::Position;
+
+/// Where the answer goes, once everything it tells of is durable.
+pub(super) type Reply<T> = oneshot::Sender<Answer<T>>;
+
+/// An answer, and what is durable with it.
+pub(super) type Answer<T> = Result<(T, Arc<Position>), Error>;
+
+/// One request to the owner of a document.
+#[derive(Debug)]
+pub(super) enum Request {
+    Write {
+        name: DocumentName,
+        write: Write,
+        precondition: Precondition,
+        reply: Reply<(Option<Document>, bool)>,
+    },
+    Resolve {
+        document: DocumentId,
+        conflict: ConflictId,
+        resolution: Resolution,
+        note: Option<String>,
+        reply: Reply<Resolved>,
+    },
+    Admit {
+        name: DocumentName,
+        changes: Vec<Bytes>,
+        reply: Reply<()>,
+    },
+    Read {
+        id: DocumentId,
+        reply: Reply<Option<Document>>,
+    },
+    ChangesSince {
+        id: DocumentId,
+        heads: Vec<ChangeHash>,
+        reply: Reply<Vec<Change>>,
+    },
+    /// Entries of other regions are durable; their documents are to be brought up to date.
+    Refresh {
+        documents: Vec<DocumentId>,
+    },
+}
+
+/// What settling a conflict left behind.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) name: Option<DocumentName>,
+    pub(super) conflict: anabranch_crdt::conflict::Conflict,
+    pub(super) document: Option<Document>,
+}
