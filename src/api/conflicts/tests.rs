@@ -1,0 +1,176 @@
+use anabranch_crdt::conflict::Settlement;
+use anabranch_crdt::ids::{ChangeHash, DocumentId, Timestamp};
+use axum::response::IntoResponse;
+use serde_json::json;
+
+use super::*;
+
+const ID: &str = "000102030405060708090a0b0c0d0e0f";
+
+fn status<T>(result: Result<T, Problem>) -> u16 {
+    result.err().map_or(200, |problem| problem.into_response().status().as_u16())
+}
+
+fn conflict() -> NamedConflict {
+    let candidate = |id: &str, value, origin| Candidate {
+        id: id.to_owned(),
+        value,
+        origin: Origin::from_bytes([origin; 16]),
+        at: Timestamp(1_700_000_000_000_001),
+        change: ChangeHash([origin; 32]),
+    };
+    let conflict = Conflict {
+        id: ID.parse().unwrap(),
+        document: DocumentId::from_bytes([9; 16]),
+        path: "/title/a~1b".parse().unwrap(),
+        kind: ConflictKind::Delete,
+        policy: Policy::Lww,
+        candidates: vec![candidate("3@01", Some(json!("x")), 1), candidate("3@02", None, 2)],
+        winner: Some(0),
+        state: ConflictState::AutoResolved,
+        settled: None,
+    };
+    NamedConflict { name: Some("cities/paris".parse().unwrap()), conflict }
+}
+
+fn told(conflict: &NamedConflict) -> Value {
+    let eu_west: RegionName = "eu-west".parse().unwrap();
+    let region_of = |origin| (origin == Origin::from_bytes([1; 16])).then(|| eu_west.clone());
+    serde_json::to_value(ConflictJson::new(conflict, &region_of)).unwrap()
+}
+
+#[test]
+fn conflict_has_its_stable_shape() {
+    let expected = json!({
+        "id": ID,
+        "document": "cities/paris",
+        "document_id": "09090909-0909-0909-0909-090909090909",
+        "path": "/title/a~1b",
+        "kind": "delete",
+        "policy": "lww",
+        "state": "auto-resolved",
+        "winner": "3@01",
+        "why": "lww: greatest timestamp, then greatest origin",
+        "candidates": [
+            {
+                "id": "3@01",
+                "value": "x",
+                "deleted": false,
+                "region": "eu-west",
+                "origin": "01010101-0101-0101-0101-010101010101",
+                "at": "2023-11-14T22:13:20.000001Z",
+                "change": "01".repeat(32),
+            },
+            {
+                "id": "3@02",
+                "value": null,
+                "deleted": true,
+                "region": null,
+                "origin": "02020202-0202-0202-0202-020202020202",
+                "at": "2023-11-14T22:13:20.000001Z",
+                "change": "02".repeat(32),
+            },
+        ],
+        "settled": null,
+    });
+    assert_eq!(told(&conflict()), expected);
+}
+
+#[test]
+fn resolved_conflict_tells_who_settled_it() {
+    let mut resolved = conflict();
+    resolved.conflict.state = ConflictState::Resolved;
+    resolved.conflict.winner = None;
+    resolved.conflict.settled = Some(Settlement {
+        origin: Origin::from_bytes([1; 16]),
+        at: Timestamp(1_700_000_000_000_002),
+        change: ChangeHash([4; 32]),
+        note: Some("as agreed".into()),
+    });
+    let told = told(&resolved);
+    assert_eq!(told["winner"], Value::Null);
+    let expected = json!({
+        "region": "eu-west",
+        "origin": "01010101-0101-0101-0101-010101010101",
+        "at": "2023-11-14T22:13:20.000002Z",
+        "change": "04".repeat(32),
+        "note": "as agreed",
+    });
+    assert_eq!(told["settled"], expected);
+}
+
+#[test]
+fn paths_name_a_conflict_or_its_resolution() {
+    let id: ConflictId = ID.parse().unwrap();
+    let of = |last: &str| target(&format!("/v1/conflicts/{last}"));
+    assert_eq!(of(ID).ok(), Some(Target::Conflict(id)));
+    assert_eq!(of(&format!("{ID}:resolve")).ok(), Some(Target::Resolution(id)));
+    for last in ["x", ":resolve", &ID[1..], &format!("{ID}:dismiss"), &format!("{ID}0")] {
+        assert_eq!(status(of(last)), 400, "{last}");
+    }
+}
+
+#[test]
+fn filters_are_read() {
+    let all = filter(None).unwrap();
+    assert!(all.collection.is_none() && all.document.is_none() && all.state.is_none());
+    assert_eq!((all.limit, all.after), (100, None));
+    let query = format!("collection=c&document=c/a%2Fb&state=auto-resolved&limit=9&cursor={ID}");
+    let some = filter(Some(&query)).unwrap();
+    assert_eq!(some.collection, "c".parse().ok());
+    assert_eq!(some.document, "c/a/b".parse().ok());
+    assert_eq!(some.state, Some(ConflictState::AutoResolved));
+    assert_eq!((some.limit, some.after), (9, ID.parse().ok()));
+}
+
+#[test]
+fn bad_filters_are_refused() {
+    for query in ["state=closed", "limit=0", "limit=1001", "cursor=1", "document=x", "since=1"] {
+        assert_eq!(status(filter(Some(query))), 400, "{query}");
+    }
+}
+
+#[test]
+fn resolutions_take_a_candidate_or_a_value() {
+    let read = |body| resolution(body).ok();
+    let take = Resolution::Take("3@01".into());
+    assert_eq!(read(json!({"take": "3@01"})), Some((take.clone(), None)));
+    assert_eq!(read(json!({"take": "3@01", "note": "n"})), Some((take, Some("n".into()))));
+    assert_eq!(read(json!({"value": null})), Some((Resolution::Value(Value::Null), None)));
+    let value = Resolution::Value(json!({"a": 1}));
+    assert_eq!(read(json!({"value": {"a": 1}, "note": null})), Some((value, None)));
+}
+
+#[test]
+fn bad_resolutions_are_refused() {
+    for body in [
+        json!({}),
+        json!([]),
+        json!("take"),
+        json!({"note": "n"}),
+        json!({"take": 3}),
+        json!({"take": "3@01", "value": 1}),
+        json!({"take": "3@01", "force": true}),
+        json!({"take": "3@01", "note": 1}),
+        json!({"take": "3@01", "note": "n".repeat(NOTE_BYTES + 1)}),
+    ] {
+        assert_eq!(status(resolution(body.clone())), 422, "{body}");
+    }
+}
+
+#[test]
+fn every_rule_is_told() {
+    let mut rules = std::collections::BTreeSet::new();
+    let mut conflict = conflict().conflict;
+    for state in [ConflictState::Open, ConflictState::AutoResolved, ConflictState::Resolved] {
+        for policy in [Policy::Auto, Policy::Lww] {
+            (conflict.state, conflict.policy) = (state, policy);
+            let rule = why(&conflict);
+            let settled = state == ConflictState::Resolved;
+            let expected = if settled { "resolved".to_owned() } else { policy.to_string() };
+            assert!(rule.starts_with(&format!("{expected}: ")), "{rule}");
+            rules.insert(rule);
+        }
+    }
+    assert_eq!(rules.len(), 4);
+}

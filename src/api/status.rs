@@ -1,0 +1,169 @@
+//! What a node says of itself: replication, status, limits, health, and its own description.
+
+use std::collections::BTreeMap;
+
+use anabranch_crdt::ids::{MAX_COLLECTION_BYTES, MAX_KEY_BYTES};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::replication::PeerStatus;
+
+use super::request::no_query;
+use super::{Answer, ApiState, Problem, conflicts, listing, reply, serve};
+
+/// The description of every route; a test keeps it in step with the router.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
+/// `GET /v1/replication`.
+pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
+    no_query(request.uri().query())?;
+    let position = state.documents().position();
+    let origin = |dot: anabranch_crdt::entry::Dot| OriginJson {
+        origin: dot.origin.to_string(),
+        region: state.documents().region_of(dot.origin).map(|region| region.to_string()),
+        sequence: dot.sequence.0,
+    };
+    let peers = state.0.sources.peers.borrow().clone();
+    let mut response = reply::json(&ReplicationJson {
+        region: state.0.region.as_str(),
+        origin: (state.0.sources.origin)().to_string(),
+        token: &position.token,
+        origins: position.vector.iter().map(origin).collect(),
+        peers: peers.iter().map(PeerJson::new).collect(),
+    });
+    reply::set_session(response.headers_mut(), &position);
+    Ok(response)
+}
+
+/// `GET /v1/status`.
+pub(super) async fn status(state: ApiState, request: Request) -> Answer {
+    no_query(request.uri().query())?;
+    let region = |region: &crate::settings::RegionSettings| RegionJson {
+        name: region.name.to_string(),
+        http: region.http.to_string(),
+        quic: region.quic.to_string(),
+    };
+    Ok(reply::json(&StatusJson {
+        cluster: ClusterJson { name: &state.0.cluster_name, id: state.0.cluster.to_string() },
+        region: state.0.region.as_str(),
+        regions: state.0.regions.iter().map(region).collect(),
+        version: env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+/// `GET /v1/limits`.
+pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
+    no_query(request.uri().query())?;
+    let limits = state.limits();
+    let millis =
+        |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let bytes = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+    Ok(reply::json(&BTreeMap::from([
+        ("batch_entries", bytes(limits.batch_entries)),
+        ("body_bytes", bytes(limits.body_bytes)),
+        ("cache_bytes", bytes(limits.cache_bytes)),
+        ("changes_warning", limits.changes_warning),
+        ("clock_skew_ms", millis(limits.clock_skew)),
+        ("collection_bytes", bytes(MAX_COLLECTION_BYTES)),
+        ("connections", bytes(serve::MAX_CONNECTIONS)),
+        ("document_bytes", bytes(limits.document_bytes)),
+        ("frame_bytes", bytes(limits.frame_bytes)),
+        ("header_bytes", bytes(serve::MAX_HEADER_BYTES)),
+        ("in_flight_bytes", bytes(limits.in_flight_bytes)),
+        ("key_bytes", bytes(MAX_KEY_BYTES)),
+        ("nesting", bytes(limits.nesting)),
+        ("note_bytes", bytes(conflicts::NOTE_BYTES)),
+        ("page_bytes", bytes(listing::PAGE_BYTES)),
+        ("page_documents", listing::PAGE_DOCUMENTS),
+        ("queue", bytes(limits.queue)),
+        ("session_wait_ms", millis(limits.session_wait)),
+    ])))
+}
+
+/// `GET /v1/openapi.json`.
+pub(super) async fn openapi(_: ApiState, request: Request) -> Answer {
+    no_query(request.uri().query())?;
+    Ok(reply::json_bytes(StatusCode::OK, Bytes::from_static(OPENAPI.as_bytes())))
+}
+
+/// `GET /livez`: the process answers.
+pub(super) async fn livez(_: ApiState, request: Request) -> Answer {
+    no_query(request.uri().query())?;
+    Ok(reply::json_bytes(StatusCode::OK, Bytes::from_static(b"{\"live\":true}")))
+}
+
+/// `GET /readyz`: the node takes requests.
+pub(super) async fn readyz(state: ApiState, request: Request) -> Answer {
+    no_query(request.uri().query())?;
+    if *state.closing().borrow() {
+        let detail = "the node is shutting down: try another one";
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail);
+        return Err(problem.with_retry().with_member("ready", false.into()));
+    }
+    Ok(reply::json_bytes(StatusCode::OK, Bytes::from_static(b"{\"ready\":true}")))
+}
+
+#[derive(Serialize)]
+struct ReplicationJson<'a> {
+    region: &'a str,
+    origin: String,
+    token: &'a str,
+    origins: Vec<OriginJson>,
+    peers: Vec<PeerJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct OriginJson {
+    origin: String,
+    region: Option<String>,
+    sequence: u64,
+}
+
+#[derive(Serialize)]
+struct PeerJson<'a> {
+    region: &'a str,
+    connected: bool,
+    entries_behind: u64,
+    seconds_behind: f64,
+    entries_missing: u64,
+    last_error: Option<&'a str>,
+}
+
+impl<'a> PeerJson<'a> {
+    fn new(peer: &'a PeerStatus) -> Self {
+        Self {
+            region: peer.region.as_str(),
+            connected: peer.connected,
+            entries_behind: peer.entries_behind,
+            seconds_behind: peer.seconds_behind,
+            entries_missing: peer.entries_missing,
+            last_error: peer.last_error.as_deref(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct StatusJson<'a> {
+    cluster: ClusterJson<'a>,
+    region: &'a str,
+    regions: Vec<RegionJson>,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+struct ClusterJson<'a> {
+    name: &'a str,
+    id: String,
+}
+
+#[derive(Serialize)]
+struct RegionJson {
+    name: String,
+    http: String,
+    quic: String,
+}
+
+#[cfg(test)]
+mod tests;
