@@ -17,6 +17,7 @@ pub mod document;
 pub mod error;
 pub mod journal;
 pub mod node;
+pub mod pki;
 pub mod replication;
 pub mod settings;
 pub mod subscription;

@@ -1,0 +1,100 @@
+//! Nodes for one measurement: in this process, in a directory that goes away with them.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use anabranch_crdt::ids::{ClusterId, RegionName};
+use uuid::Uuid;
+
+use crate::cli::Failure;
+use crate::cli::failure::with_sources;
+use crate::node::{Node, NodeBuilder};
+use crate::settings::{Limits, RegionSettings, Settings};
+
+/// Running nodes, one per region.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    nodes: Vec<Node>,
+    _dir: TemporaryDirectory,
+}
+
+impl Cluster {
+    /// Starts `size` nodes with their data below `base`.
+    pub(super) async fn start(base: &Path, size: usize) -> Result<Self, Failure> {
+        let dir = TemporaryDirectory::create(base)?;
+        let cluster = ClusterId(Uuid::new_v4());
+        let regions = (1..=size).map(region).collect::<Result<Vec<_>, _>>()?;
+        let names: Vec<RegionName> = regions.iter().map(|region| region.name.clone()).collect();
+        let mut pki = crate::pki::ensure_development(&dir.path.join("pki"), cluster, &names)
+            .map_err(|error| Failure::General(with_sources(&error)))?;
+        let mut nodes = Vec::new();
+        for name in names {
+            let pki = pki.remove(&name).ok_or_else(|| {
+                Failure::General(format!("no development certificate was made for {name}"))
+            })?;
+            let settings = Settings {
+                cluster_name: "bench".to_owned(),
+                cluster,
+                data: dir.path.join(name.as_str()),
+                region: name,
+                regions: regions.clone(),
+                collections: std::collections::BTreeMap::new(),
+                limits: Limits::default(),
+                pki,
+            };
+            let node = NodeBuilder::new(settings).start().await;
+            nodes.push(node.map_err(|error| Failure::General(with_sources(&error)))?);
+        }
+        Ok(Self { nodes, _dir: dir })
+    }
+
+    /// Returns where the nodes listen for HTTP.
+    pub(super) fn authorities(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.http_addr().to_string()).collect()
+    }
+
+    /// Stops the nodes and removes their data.
+    pub(super) async fn stop(self) -> Result<(), Failure> {
+        for node in self.nodes {
+            node.shutdown().await.map_err(|error| Failure::General(with_sources(&error)))?;
+        }
+        Ok(())
+    }
+}
+
+fn region(number: usize) -> Result<RegionSettings, Failure> {
+    let failed = |error: String| Failure::General(format!("cannot plan a node: {error}"));
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    // Nodes have to know each other's ports before they start, so free ones are looked for here.
+    let quic = UdpSocket::bind(loopback)
+        .and_then(|socket| socket.local_addr())
+        .map_err(|error| failed(error.to_string()))?;
+    let name = format!("bench-{number}").parse().map_err(|error| failed(format!("{error}")))?;
+    Ok(RegionSettings { name, quic, http: loopback })
+}
+
+/// A directory that is removed when it is dropped.
+#[derive(Debug)]
+pub(super) struct TemporaryDirectory {
+    /// Where it is.
+    pub(super) path: PathBuf,
+}
+
+impl TemporaryDirectory {
+    /// Makes a directory of a new name below `base`.
+    pub(super) fn create(base: &Path) -> Result<Self, Failure> {
+        let path = base.join(format!("anabranch-bench-{}", Uuid::new_v4().simple()));
+        fs::create_dir_all(&path).map_err(|error| {
+            Failure::General(format!("cannot make the directory {}: {error}", path.display()))
+        })?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans temporary directories.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

@@ -1,0 +1,209 @@
+//! The `[limits]` section: one table says which limits there are and how far each may be moved.
+
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::reader::{ConfigError, Section};
+use super::units::{format_millis, format_size, parse_duration, parse_size};
+use crate::settings::Limits;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measure {
+    Bytes,
+    Count,
+    Millis,
+}
+
+struct Limit {
+    key: &'static str,
+    measure: Measure,
+    least: u64,
+    most: u64,
+    set: fn(&mut Limits, u64),
+}
+
+impl Limit {
+    fn show(&self, value: u64) -> String {
+        match self.measure {
+            Measure::Bytes => format_size(value),
+            Measure::Count => value.to_string(),
+            Measure::Millis => format_millis(value),
+        }
+    }
+
+    fn example(&self) -> &'static str {
+        match self.measure {
+            Measure::Bytes => "a size such as \"4MiB\"",
+            Measure::Count => "a whole number such as 1024",
+            Measure::Millis => "a duration such as \"5s\"",
+        }
+    }
+
+    fn read(&self, value: &DeValue<'_>) -> Result<u64, String> {
+        let whole = value
+            .as_integer()
+            .filter(|_| self.measure != Measure::Millis)
+            .and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
+        if let Some(number) = whole {
+            return Ok(number);
+        }
+        match (self.measure, value.as_str()) {
+            (Measure::Bytes, Some(text)) => parse_size(text).map_err(|e| e.to_string()),
+            (Measure::Millis, Some(text)) => parse_duration(text)
+                .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+                .map_err(|e| e.to_string()),
+            (Measure::Bytes | Measure::Count | Measure::Millis, _) => {
+                Err(format!("'{}' must be {}", self.key, self.example()))
+            }
+        }
+    }
+}
+
+/// Reads the section; what it leaves out keeps its default.
+pub(super) fn read(section: &Section<'_>) -> Result<Limits, ConfigError> {
+    let known: Vec<&str> = LIMITS.iter().map(|limit| limit.key).collect();
+    section.only(&known)?;
+    let mut limits = Limits::default();
+    for limit in LIMITS {
+        if let Some(value) = section.optional(limit.key) {
+            (limit.set)(&mut limits, within(section, limit, value)?);
+        }
+    }
+    together(section, &limits)?;
+    Ok(limits)
+}
+
+fn within(
+    section: &Section<'_>,
+    limit: &Limit,
+    value: &Spanned<DeValue<'_>>,
+) -> Result<u64, ConfigError> {
+    let complain = |message: String| {
+        section.source.error(&value.span(), message).help(format!(
+            "'{}' is {}, from {} to {}",
+            limit.key,
+            limit.example(),
+            limit.show(limit.least),
+            limit.show(limit.most)
+        ))
+    };
+    let number = limit.read(value.get_ref()).map_err(complain)?;
+    if number < limit.least {
+        return Err(complain(format!("'{}' is too small", limit.key)));
+    }
+    if number > limit.most {
+        return Err(complain(format!("'{}' is too great", limit.key)));
+    }
+    Ok(number)
+}
+
+/// Limits that contradict each other could never be met.
+fn together(section: &Section<'_>, limits: &Limits) -> Result<(), ConfigError> {
+    let pairs = [
+        ("document", limits.document_bytes, "body", limits.body_bytes),
+        ("body", limits.body_bytes, "in_flight", limits.in_flight_bytes),
+    ];
+    for (inner, small, outer, great) in pairs {
+        if small > great {
+            let culprit = section.optional(inner).or_else(|| section.optional(outer));
+            let span = culprit.map_or_else(|| section.span.clone(), Spanned::span);
+            let (small, great) = (format_size(small as u64), format_size(great as u64));
+            return Err(section
+                .source
+                .error(&span, format!("'{inner}' ({small}) is greater than '{outer}' ({great})"))
+                .help(format!("raise '{outer}' or lower '{inner}'")));
+        }
+    }
+    Ok(())
+}
+
+/// On the supported targets a limit that passed its upper bound fits.
+fn usize_of(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const LIMITS: &[Limit] = &[
+    Limit {
+        key: "document",
+        measure: Measure::Bytes,
+        least: KIB,
+        most: 64 * MIB,
+        set: |limits, value| limits.document_bytes = usize_of(value),
+    },
+    Limit {
+        key: "nesting",
+        measure: Measure::Count,
+        least: 1,
+        most: 128,
+        set: |limits, value| limits.nesting = usize_of(value),
+    },
+    Limit {
+        key: "body",
+        measure: Measure::Bytes,
+        least: KIB,
+        most: 128 * MIB,
+        set: |limits, value| limits.body_bytes = usize_of(value),
+    },
+    Limit {
+        key: "in_flight",
+        measure: Measure::Bytes,
+        least: KIB,
+        most: 16 * GIB,
+        set: |limits, value| limits.in_flight_bytes = usize_of(value),
+    },
+    Limit {
+        key: "changes_warning",
+        measure: Measure::Count,
+        least: 1,
+        most: 1_000_000_000,
+        set: |limits, value| limits.changes_warning = value,
+    },
+    Limit {
+        key: "frame",
+        measure: Measure::Bytes,
+        least: 64 * KIB,
+        most: 64 * MIB,
+        set: |limits, value| limits.frame_bytes = usize_of(value),
+    },
+    Limit {
+        key: "batch",
+        measure: Measure::Count,
+        least: 1,
+        most: 65_536,
+        set: |limits, value| limits.batch_entries = usize_of(value),
+    },
+    Limit {
+        key: "queue",
+        measure: Measure::Count,
+        least: 1,
+        most: 1_000_000,
+        set: |limits, value| limits.queue = usize_of(value),
+    },
+    Limit {
+        key: "cache",
+        measure: Measure::Bytes,
+        least: MIB,
+        most: 1_024 * GIB,
+        set: |limits, value| limits.cache_bytes = usize_of(value),
+    },
+    Limit {
+        key: "session_wait",
+        measure: Measure::Millis,
+        least: 0,
+        most: 60_000,
+        set: |limits, value| limits.session_wait = Duration::from_millis(value),
+    },
+    Limit {
+        key: "clock_skew",
+        measure: Measure::Millis,
+        least: 1,
+        most: 60_000,
+        set: |limits, value| limits.clock_skew = Duration::from_millis(value),
+    },
+];

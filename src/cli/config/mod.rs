@@ -1,0 +1,346 @@
+//! Configuration: `regions.toml` read into `Settings`, with every mistake named by file, line and
+//! cure. Flags and environment variables come in as [`Overrides`]; nothing here reads either.
+
+mod limits;
+mod reader;
+mod suggestion;
+#[cfg(test)]
+mod tests;
+mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anabranch_crdt::ids::{ClusterId, CollectionName, RegionName};
+use anabranch_crdt::policy::{PathPattern, Policies, Policy};
+use toml::Spanned;
+use toml::de::DeValue;
+
+pub(crate) use reader::ConfigError;
+use reader::{Place, Section, Source};
+pub(crate) use suggestion::closest;
+pub(crate) use units::{parse_duration, parse_size};
+
+use crate::settings::{Limits, PkiPaths, RegionSettings, Settings};
+
+/// The topology that is shipped with the program; `anabranch dev` runs it where there is no file.
+pub(crate) const SHIPPED: &str = include_str!("../../../regions.toml");
+
+/// What one `regions.toml` says.
+#[derive(Debug, Clone)]
+pub(crate) struct Topology {
+    file: PathBuf,
+    /// The cluster's name.
+    pub(crate) name: String,
+    /// The cluster's id.
+    pub(crate) cluster: ClusterId,
+    /// Every region, in the order of the file.
+    pub(crate) regions: Vec<RegionSettings>,
+    /// Policies by collection.
+    pub(crate) collections: BTreeMap<CollectionName, Policies>,
+    /// Limits of every node.
+    pub(crate) limits: Limits,
+    /// The directory of the certificates.
+    pub(crate) pki: PathBuf,
+    pki_place: Option<Place>,
+}
+
+/// What flags and environment variables change for one node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Overrides {
+    /// Where to listen for HTTP.
+    pub(crate) http: Option<SocketAddr>,
+    /// Where to listen for other regions.
+    pub(crate) quic: Option<SocketAddr>,
+    /// Bytes of loaded documents.
+    pub(crate) cache_bytes: Option<usize>,
+}
+
+impl Topology {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or something in it is wrong.
+    pub(crate) fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            ConfigError::of_file(file, format!("cannot read this file: {error}")).help(
+                "name the file with --config or ANABRANCH_CONFIG; `anabranch dev` runs without one",
+            )
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Reads a text; `file` is for messages and for what is relative to it.
+    ///
+    /// # Errors
+    /// Something in the text is wrong.
+    pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let source = Source { file, text };
+        let root = source.parse()?;
+        let root =
+            Section { source, title: "this file".to_owned(), span: 0..0, table: root.get_ref() };
+        root.only(&["cluster", "pki", "region", "limits", "collection"])?;
+        let (name, cluster) = read_cluster(&root)?;
+        let (pki, pki_place) = read_pki(&root)?;
+        Ok(Self {
+            file: file.to_owned(),
+            name,
+            cluster,
+            regions: read_regions(&root)?,
+            collections: read_collections(&root)?,
+            limits: read_limits(&root)?,
+            pki,
+            pki_place,
+        })
+    }
+
+    /// Returns the settings of one region's node.
+    ///
+    /// # Errors
+    /// The file has no such region, or its certificate files are missing.
+    pub(crate) fn settings(
+        &self,
+        region: &str,
+        data: PathBuf,
+        overrides: &Overrides,
+    ) -> Result<Settings, ConfigError> {
+        let name = self.region(region)?;
+        let pki = self.certificates(&name)?;
+        Ok(self.settings_with(name, data, overrides, pki))
+    }
+
+    /// Returns the settings of one region's node, whose certificates are known already.
+    pub(crate) fn settings_with(
+        &self,
+        region: RegionName,
+        data: PathBuf,
+        overrides: &Overrides,
+        pki: PkiPaths,
+    ) -> Settings {
+        let mut regions = self.regions.clone();
+        if let Some(own) = regions.iter_mut().find(|r| r.name == region) {
+            own.http = overrides.http.unwrap_or(own.http);
+            own.quic = overrides.quic.unwrap_or(own.quic);
+        }
+        let mut limits = self.limits.clone();
+        limits.cache_bytes = overrides.cache_bytes.unwrap_or(limits.cache_bytes);
+        Settings {
+            cluster_name: self.name.clone(),
+            cluster: self.cluster,
+            region,
+            regions,
+            collections: self.collections.clone(),
+            limits,
+            data,
+            pki,
+        }
+    }
+
+    fn region(&self, wanted: &str) -> Result<RegionName, ConfigError> {
+        let found = self.regions.iter().find(|region| region.name.as_str() == wanted);
+        found.map(|region| region.name.clone()).ok_or_else(|| {
+            let names: Vec<&str> = self.regions.iter().map(|r| r.name.as_str()).collect();
+            let all = format!("this file has {}", names.join(", "));
+            let help = match closest(wanted, &names) {
+                Some(name) => format!("did you mean '{name}'? ({all})"),
+                None => all,
+            };
+            ConfigError::of_file(&self.file, format!("there is no region '{wanted}'")).help(help)
+        })
+    }
+
+    fn certificates(&self, region: &RegionName) -> Result<PkiPaths, ConfigError> {
+        let paths = crate::pki::paths(&self.pki, region.as_str());
+        let dir = self.pki.display();
+        let init = format!("anabranch pki init --cluster-id {} --dir {dir}", self.cluster);
+        let issue = format!("anabranch pki issue --region {region} --dir {dir}");
+        let wanted = [
+            ("the authority's certificate", &paths.authority, init),
+            ("the certificate", &paths.certificate, issue.clone()),
+            ("the key", &paths.key, issue),
+        ];
+        for (what, path, command) in wanted {
+            if !path.is_file() {
+                let message = format!("{what} of {region} is missing: {}", path.display());
+                let error = match &self.pki_place {
+                    Some(place) => ConfigError::at(&self.file, place.clone(), message),
+                    None => ConfigError::of_file(&self.file, message),
+                };
+                let help = format!("make it with `{command}`, or say under [pki] where it is");
+                return Err(error.help(help));
+            }
+        }
+        Ok(paths)
+    }
+}
+
+fn read_cluster(root: &Section<'_>) -> Result<(String, ClusterId), ConfigError> {
+    let value = root.optional("cluster").ok_or_else(|| {
+        root.source
+            .error(&root.span, "there is no [cluster] section")
+            .help("add [cluster] with a name and an id (a UUID, such as `uuidgen` prints)")
+    })?;
+    let section = Section::new(root.source, "[cluster]", value)?;
+    section.only(&["name", "id"])?;
+    let name = section.text("name", "demo")?;
+    if name.get_ref().trim().is_empty() {
+        return Err(root
+            .source
+            .error(&name.span(), "the cluster's name is empty")
+            .help("give it a name that people will recognise in logs"));
+    }
+    let id = section.parse::<ClusterId>("id", "6f0c3e52-8a4d-4c1b-9c0e-2f7b51d9a3e4")?;
+    Ok(((*name.get_ref()).to_owned(), id.into_inner()))
+}
+
+fn read_pki(root: &Section<'_>) -> Result<(PathBuf, Option<Place>), ConfigError> {
+    let base = root.source.file.parent().unwrap_or(Path::new(""));
+    let Some(value) = root.optional("pki") else {
+        return Ok((base.join("pki"), None));
+    };
+    let section = Section::new(root.source, "[pki]", value)?;
+    section.only(&["dir"])?;
+    let dir = section.text("dir", "pki")?;
+    Ok((base.join(dir.get_ref()), Some(root.source.place(&dir.span()))))
+}
+
+fn read_regions(root: &Section<'_>) -> Result<Vec<RegionSettings>, ConfigError> {
+    let example = "add [[region]] with a name, a quic address and an http address";
+    let value = root.optional("region").ok_or_else(|| {
+        root.source.error(&root.span, "there is no [[region]] section").help(example)
+    })?;
+    let list = value.get_ref().as_array().ok_or_else(|| {
+        root.source
+            .error(&value.span(), "a region is written with two brackets: [[region]]")
+            .help(example)
+    })?;
+    let mut seen = Seen::default();
+    list.iter().map(|value| read_region(root.source, value, &mut seen)).collect()
+}
+
+/// Names and addresses that are taken, with the line that took them.
+#[derive(Default)]
+struct Seen {
+    names: BTreeMap<RegionName, usize>,
+    addresses: BTreeMap<(&'static str, SocketAddr), usize>,
+}
+
+fn read_region<'a>(
+    source: Source<'a>,
+    value: &'a Spanned<DeValue<'a>>,
+    seen: &mut Seen,
+) -> Result<RegionSettings, ConfigError> {
+    let section = Section::new(source, "[[region]]", value)?;
+    section.only(&["name", "quic", "http"])?;
+    let name = section.parse::<RegionName>("name", "eu-west")?;
+    let line = source.line(&name.span());
+    if let Some(first) = seen.names.insert(name.get_ref().clone(), line) {
+        return Err(source
+            .error(&name.span(), format!("there are two regions '{}'", name.get_ref()))
+            .help(format!("the first is on line {first}; give this one another name")));
+    }
+    let quic = read_address(&section, "quic", "127.0.0.1:4101", seen)?;
+    let http = read_address(&section, "http", "127.0.0.1:3031", seen)?;
+    Ok(RegionSettings { name: name.into_inner(), quic, http })
+}
+
+fn read_address(
+    section: &Section<'_>,
+    key: &'static str,
+    example: &str,
+    seen: &mut Seen,
+) -> Result<SocketAddr, ConfigError> {
+    let source = section.source;
+    let text = section.text(key, example)?;
+    let complain = |message: String, help: String| source.error(&text.span(), message).help(help);
+    let address: SocketAddr = text.get_ref().parse().map_err(|_| {
+        complain(
+            format!("bad {key} address '{}'", text.get_ref()),
+            format!("write an IP address and a port, like  {key} = \"{example}\""),
+        )
+    })?;
+    if address.port() == 0 {
+        return Err(complain(
+            format!("the {key} address has port 0"),
+            "other regions dial this address: name the port".to_owned(),
+        ));
+    }
+    if address.ip().is_unspecified() {
+        return Err(complain(
+            format!("nobody can dial {}", address.ip()),
+            format!("write the address that others reach; to listen elsewhere use --{key}"),
+        ));
+    }
+    let line = source.line(&text.span());
+    if let Some(first) = seen.addresses.insert((key, address), line) {
+        return Err(complain(
+            format!("the {key} address {address} is taken twice"),
+            format!("line {first} has it already; use another port"),
+        ));
+    }
+    Ok(address)
+}
+
+fn read_limits(root: &Section<'_>) -> Result<Limits, ConfigError> {
+    root.optional("limits").map_or_else(
+        || Ok(Limits::default()),
+        |value| limits::read(&Section::new(root.source, "[limits]", value)?),
+    )
+}
+
+fn read_collections(root: &Section<'_>) -> Result<BTreeMap<CollectionName, Policies>, ConfigError> {
+    let Some(value) = root.optional("collection") else {
+        return Ok(BTreeMap::new());
+    };
+    let section = Section::new(root.source, "[collection.NAME]", value)?;
+    let mut collections = BTreeMap::new();
+    for (key, value) in section.table {
+        let name: CollectionName = key.get_ref().parse().map_err(|error| {
+            root.source
+                .error(&key.span(), format!("bad collection name: {error}"))
+                .help("rename the collection")
+        })?;
+        let title = format!("[collection.{name}]");
+        let policies = read_policies(&Section::new(root.source, title, value)?)?;
+        collections.insert(name, policies);
+    }
+    Ok(collections)
+}
+
+fn read_policies(section: &Section<'_>) -> Result<Policies, ConfigError> {
+    section.only(&["policy", "paths"])?;
+    let default = match section.optional_text("policy")? {
+        Some(text) => read_policy(section.source, &text)?,
+        None => Policy::default(),
+    };
+    let Some(value) = section.optional("paths") else {
+        return Ok(Policies { default, paths: Vec::new() });
+    };
+    let title = section.title.replace(']', ".paths]");
+    let section = Section::new(section.source, title, value)?;
+    // The order of the file decides between patterns of one length, so it must survive.
+    let mut lines: Vec<_> = section.table.iter().collect();
+    lines.sort_by_key(|(key, _)| key.span().start);
+    let paths = lines.into_iter().map(|(key, value)| {
+        let pattern: PathPattern = key.get_ref().parse().map_err(|error| {
+            section
+                .source
+                .error(&key.span(), format!("bad path: {error}"))
+                .help("a path is a quoted JSON pointer, like  \"/population\" = \"lww\"")
+        })?;
+        let policy = read_policy(section.source, &section.text_of(key.get_ref(), value)?)?;
+        Ok((pattern, policy))
+    });
+    Ok(Policies { default, paths: paths.collect::<Result<_, _>>()? })
+}
+
+fn read_policy(source: Source<'_>, text: &Spanned<&str>) -> Result<Policy, ConfigError> {
+    text.get_ref().parse().map_err(|_| {
+        let help = match closest(text.get_ref(), &["auto", "lww"]) {
+            Some(word) => format!("did you mean '{word}'? (policies: auto, lww)"),
+            None => "policies: auto, lww".to_owned(),
+        };
+        source.error(&text.span(), format!("unknown policy '{}'", text.get_ref())).help(help)
+    })
+}

@@ -1,0 +1,227 @@
+use std::path::Path;
+
+use anabranch_crdt::edit;
+
+use super::*;
+
+const GOOD: &str = r#"
+[cluster]
+name = "demo"
+id = "6f0c3e52-8a4d-4c1b-9c0e-2f7b51d9a3e4"
+
+[[region]]
+name = "us-east"
+quic = "127.0.0.1:4101"
+http = "127.0.0.1:3031"
+
+[[region]]
+name = "eu-west"
+quic = "127.0.0.1:4102"
+http = "127.0.0.1:3032"
+"#;
+
+fn parse(text: &str) -> Result<Topology, ConfigError> {
+    Topology::parse(Path::new("etc/regions.toml"), text)
+}
+
+/// Replaces one piece of the good file, so that exactly one thing is wrong with it.
+fn with(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "the good file has no {from:?}");
+    GOOD.replacen(from, to, 1)
+}
+
+fn plus(more: &str) -> String {
+    format!("{GOOD}{more}")
+}
+
+#[test]
+fn the_shipped_file_is_the_three_regions_with_default_limits() {
+    let topology = Topology::parse(Path::new("regions.toml"), SHIPPED).unwrap();
+    let regions: Vec<String> = topology
+        .regions
+        .iter()
+        .map(|region| format!("{} {} {}", region.name, region.quic, region.http))
+        .collect();
+    assert_eq!(
+        regions,
+        [
+            "us-east 127.0.0.1:4101 127.0.0.1:3031",
+            "eu-west 127.0.0.1:4102 127.0.0.1:3032",
+            "ap-south 127.0.0.1:4103 127.0.0.1:3033",
+        ]
+    );
+    assert_eq!(topology.limits, Limits::default(), "the file says that these are the defaults");
+    let cities = &topology.collections[&"cities".parse().unwrap()];
+    let policy = |path: &str| cities.of(&path.parse::<edit::Path>().unwrap());
+    assert_eq!(policy("/population"), Policy::Lww);
+    assert_eq!(policy("/mayors/3/since"), Policy::Lww);
+    assert_eq!(policy("/name"), Policy::Auto);
+}
+
+#[test]
+fn every_mistake_is_named_by_line_and_cure() {
+    let cases: &[(String, &str, &str, &str)] = &[
+        (with("name = \"demo\"", "name = "), "3:", "string", "TOML"),
+        (with("[cluster]", "[clster]"), "2:2", "unknown key 'clster'", "did you mean 'cluster'"),
+        (with("http =", "htp ="), "9:1", "unknown key 'htp' in [[region]]", "did you mean 'http'"),
+        (plus("[pki]\npath = \"x\"\n"), "16:1", "unknown key 'path' in [pki]", "known here: dir"),
+        (with("name = \"demo\"", "name = \" \""), "3:8", "name is empty", "give it a name"),
+        (with("name = \"demo\"", "name = 7"), "3:8", "must be a string", "double quotes"),
+        (with("name = \"demo\"\n", ""), "2:1", "[cluster] has no 'name'", "name = \"demo\""),
+        (with("6f0c3e52", "6f0c"), "4:6", "no cluster id", "id = \""),
+        ("[[region]]\n".to_owned(), "1:1", "no [cluster] section", "uuidgen"),
+        (
+            GOOD.split("[[region]]").next().unwrap().to_owned(),
+            "1:1",
+            "no [[region]] section",
+            "add [[region]]",
+        ),
+        (
+            format!("{}[region]\nname = \"a\"\n", GOOD.split("[[region]]").next().unwrap()),
+            "6:1",
+            "two brackets",
+            "add [[region]]",
+        ),
+        (with("\"eu-west\"", "\"us-east\""), "12:8", "two regions 'us-east'", "line 7"),
+        (with("\"eu-west\"", "\"eu west\""), "12:8", "bad name", "eu-west"),
+        (with(":4102", ":4101"), "13:8", "127.0.0.1:4101 is taken twice", "line 8"),
+        (with(":3032", ":3031"), "14:8", "127.0.0.1:3031 is taken twice", "line 9"),
+        (with("127.0.0.1:4102", "localhost:4102"), "13:8", "bad quic address", "IP address"),
+        (with("127.0.0.1:3032", "127.0.0.1"), "14:8", "bad http address", "and a port"),
+        (with(":4102", ":0"), "13:8", "port 0", "name the port"),
+        (with("127.0.0.1:4102", "0.0.0.0:4102"), "13:8", "nobody can dial", "--quic"),
+        (with("quic = \"127.0.0.1:4102\"\n", ""), "11:", "[[region]] has no 'quic'", "add a line"),
+        (plus("[limits]\ndocumnt = 1\n"), "16:1", "unknown key 'documnt'", "'document'"),
+        (plus("[limits]\ndocument = \"4 megs\"\n"), "16:12", "'megs' is no unit", "MiB"),
+        (
+            plus("[limits]\ndocument = 1\n"),
+            "16:12",
+            "'document' is too small",
+            "from 1KiB to 64MiB",
+        ),
+        (plus("[limits]\nnesting = 129\n"), "16:11", "'nesting' is too great", "from 1 to 128"),
+        (plus("[limits]\nnesting = \"deep\"\n"), "16:11", "whole number", "from 1 to 128"),
+        (plus("[limits]\nnesting = -1\n"), "16:11", "whole number", "from 1 to 128"),
+        (plus("[limits]\nsession_wait = 5\n"), "16:16", "duration such as", "to 60s"),
+        (plus("[limits]\nsession_wait = \"5\"\n"), "16:16", "has no unit", "write 5ms"),
+        (plus("[limits]\nclock_skew = \"2min\"\n"), "16:14", "too great", "from 1ms to 60s"),
+        (plus("[limits]\ndocument = \"16MiB\"\n"), "16:12", "than 'body' (8MiB)", "raise 'body'"),
+        (plus("[limits]\nbody = \"128MiB\"\n"), "16:8", "than 'in_flight'", "lower 'body'"),
+        (plus("limits = 3\n"), "15:1", "unknown key 'limits' in [[region]]", "known here"),
+        (plus("[collection.c]\npolicy = \"lw\"\n"), "16:10", "policy 'lw'", "did you mean 'lww'"),
+        (plus("[collection.c]\npolicy = \"newest\"\n"), "16:10", "policy 'newest'", "auto, lww"),
+        (plus("[collection.c]\npaths = 1\n"), "16:9", "must be a section", "[collection.c.paths]"),
+        (plus("[collection.c.paths]\nx = \"lww\"\n"), "16:1", "bad path", "JSON pointer"),
+        (plus("[collection.c.paths]\n\"/x\" = 1\n"), "16:8", "must be a string", "quotes"),
+        (plus("[collection.\"ä\"]\n"), "15:13", "bad collection name", "rename"),
+    ];
+    for (text, place, message, cure) in cases {
+        let error = parse(text).expect_err(message).to_string();
+        assert!(
+            error.starts_with(&format!("etc/regions.toml:{place}")),
+            "expected line and column {place} in:\n{error}"
+        );
+        assert!(error.contains(message), "expected {message:?} in:\n{error}");
+        assert!(error.contains(cure), "expected {cure:?} in:\n{error}");
+    }
+}
+
+#[test]
+fn an_error_shows_the_line_and_underlines_the_mistake() {
+    let error = parse(&with("http =", "htp =")).unwrap_err().to_string();
+    let lines: Vec<&str> = error.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "etc/regions.toml:9:1: unknown key 'htp' in [[region]]",
+            "    9 | htp = \"127.0.0.1:3031\"",
+            "      | ^^^",
+            "  help: did you mean 'http'? (known here: name, quic, http)",
+        ]
+    );
+}
+
+#[test]
+fn limits_and_paths_are_taken_over() {
+    let topology = parse(&plus(
+        "[limits]\ndocument = \"1MiB\"\ncache = 1048576\nsession_wait = \"250ms\"\n\
+         [collection.c]\npolicy = \"lww\"\n[collection.c.paths]\n\"/b\" = \"auto\"\n\"/*\" = \"lww\"\n",
+    ))
+    .unwrap();
+    let limits = &topology.limits;
+    assert_eq!((limits.document_bytes, limits.cache_bytes), (1 << 20, 1 << 20));
+    assert_eq!(limits.session_wait, std::time::Duration::from_millis(250));
+    let policies = &topology.collections[&"c".parse().unwrap()];
+    assert_eq!(policies.default, Policy::Lww);
+    let paths: Vec<String> = policies.paths.iter().map(|(path, _)| path.to_string()).collect();
+    assert_eq!(paths, ["/b", "/*"], "in the order of the file, not of the alphabet");
+}
+
+#[test]
+fn an_unknown_region_is_answered_with_the_known_ones() {
+    let topology = parse(GOOD).unwrap();
+    let error = topology.settings("eu-wst", "data".into(), &Overrides::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "etc/regions.toml: there is no region 'eu-wst'\n  help: did you mean 'eu-west'? \
+         (this file has us-east, eu-west)"
+    );
+}
+
+#[test]
+fn missing_certificates_are_answered_with_the_command_that_makes_them() {
+    let topology = parse(&plus("[pki]\ndir = \"nowhere\"\n")).unwrap();
+    let error = topology.settings("eu-west", "data".into(), &Overrides::default()).unwrap_err();
+    let error = error.to_string();
+    assert!(error.starts_with("etc/regions.toml:16:7: "), "{error}");
+    assert!(error.contains("etc/nowhere"), "{error}");
+    assert!(
+        error.contains(
+            "`anabranch pki init --cluster-id 6f0c3e52-8a4d-4c1b-9c0e-2f7b51d9a3e4 --dir"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_certificates_are_beside_the_file_unless_it_says_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("regions.toml");
+    std::fs::write(&file, GOOD).unwrap();
+    let pki = crate::pki::paths(&folder.path().join("pki"), "eu-west");
+    std::fs::create_dir(folder.path().join("pki")).unwrap();
+    for (present, path) in [&pki.authority, &pki.certificate, &pki.key].into_iter().enumerate() {
+        let topology = Topology::load(&file).unwrap();
+        let error = topology.settings("eu-west", "d".into(), &Overrides::default()).unwrap_err();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert!(error.to_string().contains(name), "{present} files are there: {error}");
+        std::fs::write(path, "").unwrap();
+    }
+    let topology = Topology::load(&file).unwrap();
+    let settings = topology.settings("eu-west", "d".into(), &Overrides::default()).unwrap();
+    assert_eq!(settings.pki, pki);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error_with_a_cure() {
+    let error = Topology::load(Path::new("no/such/regions.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("no/such/regions.toml: cannot read this file"), "{error}");
+    assert!(error.contains("--config"), "{error}");
+}
+
+#[test]
+fn flags_change_the_own_region_only() {
+    let topology = parse(GOOD).unwrap();
+    let overrides = Overrides {
+        http: Some("127.0.0.1:9001".parse().unwrap()),
+        quic: Some("0.0.0.0:9002".parse().unwrap()),
+        cache_bytes: Some(7 << 20),
+    };
+    let region: RegionName = "eu-west".parse().unwrap();
+    let pki = crate::pki::paths(Path::new("pki"), "eu-west");
+    let settings = topology.settings_with(region, "data".into(), &overrides, pki);
+    assert_eq!(settings.regions[0], topology.regions[0]);
+    assert_eq!(settings.regions[1].http.port(), 9001);
+    assert_eq!(settings.regions[1].quic.to_string(), "0.0.0.0:9002");
+    assert_eq!(settings.limits.cache_bytes, 7 << 20);
+}

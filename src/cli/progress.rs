@@ -1,0 +1,68 @@
+//! Progress on a terminal: how far, how fast, how long still. Where stderr is no terminal,
+//! nothing is drawn.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output::{plural, thousands};
+
+/// Progress of a transfer of documents, measured in bytes where their sum is known.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+    documents: u64,
+}
+
+impl Progress {
+    /// Starts; `bytes` is the sum, if it is known, and without it there is no ETA.
+    pub(crate) fn start(bytes: Option<u64>) -> Self {
+        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
+        let template = match bytes {
+            Some(_) => "{bar:30} {percent:>3}%  {msg}  ETA {eta}",
+            None => "{spinner} {msg}",
+        };
+        // A template that cannot be read leaves the default look, which is no reason to fail.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self { bar, started: Instant::now(), documents: 0 }
+    }
+
+    /// Draws nothing from now on: data that is shown on the same terminal needs the space.
+    pub(crate) fn hide(&self) {
+        self.bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+
+    /// Counts one more document of so many bytes.
+    pub(crate) fn add(&mut self, bytes: u64) {
+        self.documents += 1;
+        self.bar.inc(bytes);
+        if self.documents.is_multiple_of(REDRAW) && !self.bar.is_hidden() {
+            self.bar.set_message(self.rate());
+        }
+    }
+
+    /// Writes a line above the bar.
+    pub(crate) fn note(&self, message: &str) {
+        self.bar.suspend(|| super::output::note(message));
+    }
+
+    /// Takes the bar away and returns count, time and rate for the summary.
+    pub(crate) fn finish(self) -> String {
+        self.bar.finish_and_clear();
+        format!("in {:.1} s, {}", self.started.elapsed().as_secs_f64(), self.rate())
+    }
+
+    fn rate(&self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        // The rate is shown to people: whole documents are enough.
+        let rate = (self.documents as f64 / seconds).round() as u64;
+        format!("{}, {}/s", plural(self.documents, "document"), thousands(rate))
+    }
+}
+
+/// Documents between two updates of the text, which cost more than counting.
+const REDRAW: u64 = 64;

@@ -1,0 +1,134 @@
+//! `anabranch regions`: how replication stands, as one node sees it.
+
+use clap::Subcommand;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::http::{Call, Client, NodeArgs};
+use super::output::{
+    Format, note, print, print_json, printable, render_table, terminal_width, thousands,
+};
+use crate::cli::Failure;
+
+/// Shows how replication between regions stands
+#[derive(Debug, clap::Args)]
+pub(crate) struct RegionsArgs {
+    #[command(subcommand)]
+    command: RegionsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RegionsCommand {
+    Status(StatusArgs),
+}
+
+/// Shows every peer of a node: connected or not, and how far behind
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+struct StatusArgs {
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// How to print
+    #[arg(short, long, default_value = "table", value_name = "FORMAT")]
+    output: Format,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  anabranch regions status
+  anabranch regions status --url http://127.0.0.1:3032
+  anabranch regions status -o json | jq '.peers[] | select(.connected | not)'
+
+`behind` is what the peer has not acknowledged of this node's entries, `missing` is what this
+node knows to exist and does not have yet.";
+
+/// Runs the command.
+///
+/// # Errors
+/// The node cannot be reached.
+pub(crate) async fn run(args: RegionsArgs) -> Result<(), Failure> {
+    let RegionsCommand::Status(args) = args.command;
+    let reply = Client::new(&args.node).send(Call::get("/v1/replication")).await?;
+    let body = reply.json()?;
+    match args.output {
+        Format::Json => print_json(&body),
+        Format::Table => {
+            let status = Status::read(body)?;
+            note(format!("region {}, origin {}", status.region, status.origin));
+            print(status.table(terminal_width()))
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct Status {
+    region: String,
+    #[serde(default)]
+    origin: String,
+    peers: Vec<Peer>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Peer {
+    region: String,
+    connected: bool,
+    entries_behind: Option<u64>,
+    seconds_behind: Option<f64>,
+    entries_missing: Option<u64>,
+    last_error: Option<String>,
+}
+
+impl Status {
+    fn read(body: Value) -> Result<Self, Failure> {
+        serde_json::from_value(body)
+            .map_err(|error| Failure::General(format!("unexpected answer of the node: {error}")))
+    }
+
+    fn table(&self, width: Option<u16>) -> String {
+        let header = ["region", "connected", "behind", "seconds", "missing", "last error"];
+        render_table(&header, self.peers.iter().map(Peer::row).collect(), width)
+    }
+}
+
+impl Peer {
+    fn row(&self) -> Vec<String> {
+        let count = |n: Option<u64>| n.map_or_else(|| "?".to_owned(), thousands);
+        vec![
+            printable(&self.region),
+            if self.connected { "yes" } else { "NO" }.to_owned(),
+            count(self.entries_behind),
+            self.seconds_behind.map_or_else(|| "?".to_owned(), |s| format!("{s:.1}")),
+            count(self.entries_missing),
+            self.last_error.as_deref().map_or_else(|| "-".to_owned(), printable),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn peers_are_shown_in_a_table_of_80_columns() {
+        let status = Status::read(json!({
+            "region": "eu-west", "origin": "o", "token": "t",
+            "peers": [
+                {"region": "us-east", "connected": true, "entries_behind": 0,
+                 "seconds_behind": 0, "entries_missing": 0, "last_error": null},
+                {"region": "ap-south", "connected": false, "entries_behind": 12345,
+                 "seconds_behind": 61.25, "entries_missing": null,
+                 "last_error": "the certificate is of another cluster"},
+            ],
+        }))
+        .unwrap();
+        let expected = "\
+REGION    CONNECTED  BEHIND  SECONDS  MISSING  LAST ERROR
+us-east   yes        0       0.0      0        -
+ap-south  NO         12,345  61.2     ?        the certificate is of another
+                                               cluster";
+        assert_eq!(status.table(Some(80)), expected);
+    }
+}
