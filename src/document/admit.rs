@@ -37,8 +37,7 @@ pub(super) fn admit(
     let mut outcome = Outcome::default();
     for index in &applied.new {
         let Some((summary, bytes)) = new.get(*index) else { continue };
-        let change =
-            anabranch_crdt::document::Change { hash: summary.hash, bytes: bytes.clone() };
+        let change = anabranch_crdt::document::Change { hash: summary.hash, bytes: bytes.clone() };
         outcome.drafts.push(loaded.draft(change, at));
     }
     write::conclude(loaded, scene, setting, &applied.collisions, &mut outcome)?;

@@ -62,8 +62,8 @@ impl Loaded {
             Some(snapshot) => Document::load(snapshot).map_err(|error| damaged(id, error))?,
             None => Document::new(),
         };
-        let ledger = Ledger::read(ledger.iter().map(AsRef::as_ref))
-            .map_err(|error| damaged(id, error))?;
+        let ledger =
+            Ledger::read(ledger.iter().map(AsRef::as_ref)).map_err(|error| damaged(id, error))?;
         let row = stored.row.unwrap_or_default();
         let mut loaded = Self {
             id,
@@ -126,7 +126,8 @@ impl Loaded {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }
         let unsaved = self.ledger.unsaved().into_iter();
-        let row = |(id, row): (_, Option<Vec<u8>>)| Row::Conflict(self.id, id, row.map(Bytes::from));
+        let row =
+            |(id, row): (_, Option<Vec<u8>>)| Row::Conflict(self.id, id, row.map(Bytes::from));
         outcome.rows.extend(unsaved.map(row));
         Ok(())
     }
@@ -207,8 +208,7 @@ impl Loaded {
 }
 
 fn admitted(entries: &[Entry]) -> Vec<Admitted> {
-    let admitted =
-        |entry: &Entry| Admitted { change: entry.change.clone(), at: entry.admitted };
+    let admitted = |entry: &Entry| Admitted { change: entry.change.clone(), at: entry.admitted };
     entries.iter().map(admitted).collect()
 }
 

@@ -1,22 +1,50 @@
 //! Documents: the owners and the one commit path.
 //!
 //! Invariant: a change is journaled before it is acknowledged, published or sent.
+//!
+//! Reads are answered from the stored row of a document, without its owner, unless entries of
+//! other regions wait to be applied. Everything else goes through the owner of the document.
 
+mod admit;
+mod cache;
+mod clock;
+mod doorbell;
+mod listing;
+mod loaded;
+mod owner;
+mod request;
+mod resolve;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anabranch_crdt::conflict::{Conflict, ConflictId, ConflictState};
 use anabranch_crdt::document::Change;
 use anabranch_crdt::edit::Edit;
 use anabranch_crdt::ids::{
-    ChangeHash, CollectionName, DocumentId, DocumentKey, DocumentName, Origin, RegionName,
+    ChangeHash, CollectionName, DocumentId, DocumentName, Origin, RegionName,
 };
+use anabranch_crdt::policy::Policies;
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::error::Error;
-use crate::journal::Position;
+use crate::error::{Error, ErrorKind};
+use crate::journal::{DocumentRow, Journal, Position};
+use crate::settings::Limits;
+use owner::Owner;
+use request::{Answer, Reply, Request};
+
+pub use clock::{NodeClock, WallClock};
+pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
 
 /// The digest of a document's heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,11 +134,104 @@ pub struct NamedConflict {
     pub conflict: Conflict,
 }
 
+/// What the owners work with.
+pub struct Setting {
+    /// The region of this node.
+    pub region: RegionName,
+    /// Policies by collection.
+    pub collections: BTreeMap<CollectionName, Policies>,
+    /// The policies of a collection that has none of its own.
+    pub default_policies: Policies,
+    /// What is accepted at most.
+    pub limits: Limits,
+    /// The number of owner threads.
+    pub owners: usize,
+    /// Where changes become durable.
+    pub journal: Journal,
+    /// What changes are timed by.
+    pub clock: NodeClock,
+}
+
+impl Setting {
+    fn owner_of(&self, id: DocumentId) -> usize {
+        doorbell::owner_of(id, self.owners)
+    }
+}
+
+impl fmt::Debug for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setting").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
 /// The documents of this node: cheap to clone, safe to share.
 #[derive(Debug, Clone)]
-pub struct Documents {}
+pub struct Documents {
+    setting: Arc<Setting>,
+    queues: Arc<[mpsc::Sender<Request>]>,
+}
+
+/// The owner threads. They end after [`Documents::stop`].
+#[derive(Debug)]
+pub struct Owners {
+    threads: Vec<thread::JoinHandle<()>>,
+    ended: mpsc::Receiver<()>,
+}
+
+impl Owners {
+    /// Waits until an owner has ended, which without [`Documents::stop`] means that it panicked.
+    pub async fn ended(&mut self) {
+        self.ended.recv().await;
+    }
+
+    /// Waits for every owner. Blocks.
+    ///
+    /// # Errors
+    /// `Internal` if one panicked.
+    pub fn join(self) -> Result<(), Error> {
+        let panicked = self.threads.into_iter().map(thread::JoinHandle::join);
+        if panicked.filter(Result::is_err).count() > 0 {
+            let message = "a document owner panicked; the log has the reason";
+            return Err(Error::new(ErrorKind::Internal, "owner_panicked", message));
+        }
+        Ok(())
+    }
+}
 
 impl Documents {
+    /// Starts the owners.
+    ///
+    /// # Errors
+    /// `Unavailable` if the system gives no threads.
+    pub fn start(setting: Setting, queues: OwnerQueues) -> Result<(Self, Owners), Error> {
+        let setting = Arc::new(setting);
+        let (ended_sender, ended) = mpsc::channel(1);
+        let mut threads = Vec::new();
+        let (senders, receivers) = queues.split();
+        for (number, (requests, rescan)) in receivers.into_iter().enumerate() {
+            let owner = Owner::new(Arc::clone(&setting), number, rescan);
+            let ended = Ended(ended_sender.clone());
+            let thread = thread::Builder::new().name(format!("owner-{number}")).spawn(move || {
+                let _ended = ended;
+                owner.run(requests);
+            });
+            threads.push(thread.map_err(|error| {
+                let message = format!("no thread for a document owner: {error}");
+                Error::new(ErrorKind::Unavailable, "no_thread", message)
+            })?);
+        }
+        let documents = Self { setting, queues: senders };
+        Ok((documents, Owners { threads, ended }))
+    }
+
+    /// Lets the owners finish what is queued, and end.
+    pub async fn stop(&self) {
+        for queue in self.queues.iter() {
+            // An owner that has ended already needs no word.
+            drop(queue.send(Request::Stop).await);
+        }
+    }
+
     /// Writes a document, and returns once the write is durable here.
     ///
     /// # Errors
@@ -125,8 +246,10 @@ impl Documents {
         write: Write,
         precondition: Precondition,
     ) -> Result<Written, Error> {
-        let _ = (name, write, precondition);
-        todo!()
+        let id = DocumentId::from(&name);
+        let ask = |reply| Request::Write { name, write, precondition, reply };
+        let ((document, created), position) = self.ask(id, ask).await?;
+        Ok(Written { document, created, position })
     }
 
     /// Reads a document in a state that reflects every entry journaled so far; `None` if there is
@@ -135,41 +258,27 @@ impl Documents {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub async fn read(&self, name: &DocumentName) -> Result<Option<Document>, Error> {
-        let _ = name;
-        todo!()
+        self.read_id(DocumentId::from(name)).await
     }
 
-    /// Lists live documents in key order.
+    async fn read_id(&self, id: DocumentId) -> Result<Option<Document>, Error> {
+        match self.setting.journal.row(id)? {
+            (row, false) => Ok(row.and_then(|row| Document::from_row(id, &row))),
+            (_, true) => Ok(self.ask(id, |reply| Request::Read { id, reply }).await?.0),
+        }
+    }
+
+    /// Reads a document by its id, with its name if it has one.
     ///
     /// # Errors
     /// `Corrupt`, `Unavailable`.
-    pub async fn list(
+    pub async fn named(
         &self,
-        collection: &CollectionName,
-        prefix: &str,
-        after: Option<&DocumentKey>,
-        limit: usize,
-    ) -> Result<Vec<(DocumentKey, Document)>, Error> {
-        let _ = (collection, prefix, after, limit);
-        todo!()
-    }
-
-    /// Lists conflicts in a stable order.
-    ///
-    /// # Errors
-    /// `Corrupt`, `Unavailable`.
-    pub async fn conflicts(&self, filter: ConflictFilter) -> Result<Vec<NamedConflict>, Error> {
-        let _ = filter;
-        todo!()
-    }
-
-    /// Reads one conflict.
-    ///
-    /// # Errors
-    /// `NotFound`, `Corrupt`, `Unavailable`.
-    pub async fn conflict(&self, id: ConflictId) -> Result<NamedConflict, Error> {
-        let _ = id;
-        todo!()
+        id: DocumentId,
+    ) -> Result<(Option<DocumentName>, Option<Document>), Error> {
+        let document = self.read_id(id).await?;
+        let (row, _) = self.setting.journal.row(id)?;
+        Ok((row.and_then(|row| row.name), document))
     }
 
     /// Settles a conflict by one ordinary, replicated change that supersedes every candidate.
@@ -182,8 +291,12 @@ impl Documents {
         resolution: Resolution,
         note: Option<String>,
     ) -> Result<(NamedConflict, Written), Error> {
-        let _ = (id, resolution, note);
-        todo!()
+        let document = self.setting.journal.conflict_document(id)?;
+        let document = document.ok_or_else(|| resolve::not_found(id))?;
+        let ask = |reply| Request::Resolve { document, conflict: id, resolution, note, reply };
+        let (resolved, position) = self.ask(document, ask).await?;
+        let conflict = NamedConflict { name: resolved.name, conflict: resolved.conflict };
+        Ok((conflict, Written { document: resolved.document, created: false, position }))
     }
 
     /// Admits changes that an offline-first client made, as entries of this leader, and returns
@@ -196,8 +309,9 @@ impl Documents {
         name: DocumentName,
         changes: Vec<Bytes>,
     ) -> Result<Arc<Position>, Error> {
-        let _ = (name, changes);
-        todo!()
+        let id = DocumentId::from(&name);
+        let ((), position) = self.ask(id, |reply| Request::Admit { name, changes, reply }).await?;
+        Ok(position)
     }
 
     /// Returns the changes of a document that are no ancestors of `heads`, in causal order.
@@ -209,14 +323,15 @@ impl Documents {
         name: DocumentName,
         heads: Vec<ChangeHash>,
     ) -> Result<Vec<Change>, Error> {
-        let _ = (name, heads);
-        todo!()
+        let id = DocumentId::from(&name);
+        let ask = |reply| Request::ChangesSince { id, heads, reply };
+        Ok(self.ask(id, ask).await?.0)
     }
 
     /// Returns what is durable here now.
     #[must_use]
     pub fn position(&self) -> Arc<Position> {
-        todo!()
+        Arc::clone(&self.setting.journal.position().borrow())
     }
 
     /// Waits until everything in `vector` is durable here.
@@ -224,20 +339,70 @@ impl Documents {
     /// # Errors
     /// `Stale` after `limit`, saying how many entries are missing.
     pub async fn wait_for(&self, vector: &VersionVector, limit: Duration) -> Result<(), Error> {
-        let _ = (vector, limit);
-        todo!()
+        let mut position = self.setting.journal.position();
+        let reached = position.wait_for(|position| position.vector.includes(vector));
+        let waited = tokio::time::timeout(limit, reached).await.map(|reached| reached.is_ok());
+        match waited {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(shutting_down()),
+            Err(_) => {
+                let behind = position.borrow().vector.behind(vector);
+                let message = format!(
+                    "region {} is {behind} entries behind the session token after waiting {} ms: \
+                     try again, or ask another region",
+                    self.setting.region,
+                    limit.as_millis(),
+                );
+                Err(Error::new(ErrorKind::Stale, "session_behind", message))
+            }
+        }
     }
 
     /// Returns the region of an origin, if it is known.
     #[must_use]
     pub fn region_of(&self, origin: Origin) -> Option<RegionName> {
-        let _ = origin;
-        todo!()
+        self.setting.journal.region_of(origin)
     }
 
     /// Returns this node's region.
     #[must_use]
     pub fn region(&self) -> &RegionName {
-        todo!()
+        &self.setting.region
     }
+
+    /// Asks the owner of a document, and waits for its answer.
+    async fn ask<T>(&self, id: DocumentId, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
+        let queue = self.queues.get(self.setting.owner_of(id)).ok_or_else(shutting_down)?;
+        let (reply, answer) = oneshot::channel();
+        queue.try_send(request(reply)).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => {
+                let message = "too many requests wait for documents: try again later";
+                Error::new(ErrorKind::Overloaded, "owner_queue_full", message)
+            }
+            mpsc::error::TrySendError::Closed(_) => shutting_down(),
+        })?;
+        answer.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+}
+
+impl Document {
+    /// The document that a row shows; `None` for a deleted one.
+    fn from_row(id: DocumentId, row: &DocumentRow) -> Option<Self> {
+        let json = row.json.clone()?;
+        Some(Self { id, digest: Digest(row.digest), conflicts: row.conflicts, json })
+    }
+}
+
+/// Tells the supervisor that an owner has ended, however it did.
+struct Ended(mpsc::Sender<()>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // One message is enough, so a full channel is as good.
+        drop(self.0.try_send(()));
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::new(ErrorKind::Unavailable, "shutting_down", "this node is shutting down")
 }

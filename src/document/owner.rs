@@ -33,6 +33,7 @@ pub(super) struct Owner {
     poison: BTreeSet<Dot>,
     /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
     rescan: Arc<AtomicBool>,
+    stopping: bool,
 }
 
 impl Owner {
@@ -45,12 +46,13 @@ impl Owner {
             lineage: Lineage::default(),
             poison: BTreeSet::new(),
             rescan,
+            stopping: false,
         }
     }
 
     /// Serves requests until every handle is gone.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        loop {
+        while !self.stopping {
             if self.rescan.swap(false, Ordering::AcqRel) {
                 self.rescan(&mut requests);
             }
@@ -88,9 +90,7 @@ impl Owner {
                 self.step(id, Some(name), reply, step);
             }
             Request::Read { id, reply } => {
-                self.step(id, None, reply, |loaded, _, _| {
-                    Ok((loaded.shown(), Outcome::default()))
-                });
+                self.step(id, None, reply, |loaded, _, _| Ok((loaded.shown(), Outcome::default())));
             }
             Request::ChangesSince { id, heads, reply } => {
                 self.step(id, None, reply, |loaded, _, _| {
@@ -100,6 +100,7 @@ impl Owner {
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
             }
+            Request::Stop => self.stopping = true,
         }
     }
 
@@ -111,15 +112,14 @@ impl Owner {
         reply: Reply<T>,
         step: impl FnOnce(&mut Loaded, Scene<'_>, &Setting) -> Result<(T, Outcome), Error>,
     ) {
-        let refreshed = self.refreshed(id, name);
-        let (mut loaded, mut outcome) = match refreshed {
+        let (mut loaded, mut outcome) = match self.refreshed(id, name) {
             Ok(refreshed) => refreshed,
             Err(error) => return answer(reply, Err(error)),
         };
+        let before = loaded.row.digest;
         let setting = Arc::clone(&self.setting);
-        let stepped = setting.scene(loaded.name.as_ref(), |scene| {
-            step(&mut loaded, scene, &setting)
-        });
+        let policies = setting.policies(loaded.name.as_ref());
+        let stepped = setting.scene(policies, |scene| step(&mut loaded, scene, &setting));
         match stepped {
             Ok((value, more)) => {
                 outcome.drafts.extend(more.drafts);
@@ -127,9 +127,14 @@ impl Owner {
                 self.submit(outcome, reply, value);
                 self.keep(loaded);
             }
-            // The step may have left the document ahead of the disk: it is loaded again when it
-            // is wanted. What the refresh found is on disk already, as pending entries.
-            Err(error) => answer(reply, Err(error)),
+            Err(error) => {
+                answer(reply, Err(error));
+                // A document that is ahead of the disk is dropped, and loaded again when it is
+                // wanted; what a refresh found is on disk already, as pending entries.
+                if outcome.rows.is_empty() && loaded.document.digest() == before {
+                    self.keep(loaded);
+                }
+            }
         }
     }
 
@@ -167,9 +172,8 @@ impl Owner {
         loaded.name = loaded.name.or(name);
         let setting = Arc::clone(&self.setting);
         let known = loaded.name.clone().or_else(|| pending.iter().find_map(|e| e.name.clone()));
-        let refreshed = setting.scene(known.as_ref(), |scene| {
-            loaded.refresh(pending.clone(), scene)
-        });
+        let policies = setting.policies(known.as_ref());
+        let refreshed = setting.scene(policies, |scene| loaded.refresh(pending.clone(), scene));
         match refreshed {
             Ok(outcome) => Ok((loaded, outcome)),
             Err(ApplyError::Failed) if pending.len() == 1 => {
@@ -185,16 +189,13 @@ impl Owner {
     }
 
     /// Tries entries one by one on a fresh copy each, because automerge failed on one of them.
-    fn find_poison(
-        &mut self,
-        id: DocumentId,
-        pending: &[Entry],
-    ) -> Result<(), Error> {
+    fn find_poison(&mut self, id: DocumentId, pending: &[Entry]) -> Result<(), Error> {
         let setting = Arc::clone(&self.setting);
         let mut loaded = self.load(id)?;
         for entry in pending {
             let alone = vec![entry.clone()];
-            let tried = setting.scene(None, |scene| loaded.refresh(alone, scene));
+            let policies = &setting.default_policies;
+            let tried = setting.scene(policies, |scene| loaded.refresh(alone, scene));
             if matches!(tried, Err(ApplyError::Failed)) {
                 self.condemn(id, Some(entry.dot()));
                 loaded = self.load(id)?;
@@ -287,6 +288,9 @@ impl Owner {
                 while let Ok(request) = requests.try_recv() {
                     self.serve(request);
                 }
+                if self.stopping {
+                    return;
+                }
             }
             after = Some(last);
         }
@@ -301,15 +305,15 @@ impl Loaded {
 }
 
 impl Setting {
-    /// Calls `run` with what decisions about a document of this name depend on.
-    fn scene<T>(&self, name: Option<&DocumentName>, run: impl FnOnce(Scene<'_>) -> T) -> T {
+    /// Calls `run` with what decisions about a document depend on.
+    fn scene<T>(&self, policies: &Policies, run: impl FnOnce(Scene<'_>) -> T) -> T {
         let own = &self.region;
         let region_of = |writer: &Origin| self.journal.region_of(*writer);
         let admits = |writers: &BTreeSet<Origin>| {
             let regions: Vec<_> = writers.iter().filter_map(region_of).collect();
             regions.is_empty() || regions.iter().any(|region| region == own)
         };
-        run(Scene { policies: self.policies(name), admits: &admits, clock: &self.clock })
+        run(Scene { policies, admits: &admits, clock: &self.clock })
     }
 
     fn policies(&self, name: Option<&DocumentName>) -> &Policies {

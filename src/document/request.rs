@@ -52,6 +52,8 @@ pub(super) enum Request {
     Refresh {
         documents: Vec<DocumentId>,
     },
+    /// Nothing more comes.
+    Stop,
 }
 
 /// What settling a conflict left behind.

@@ -80,7 +80,9 @@ fn settling(document: Option<&Value>, place: &Path, value: Option<Value>) -> Vec
     let mut path = place.clone();
     loop {
         let mut tokens = path.clone().into_tokens();
-        let Some(last) = tokens.pop() else { return vec![Edit::Set { path: place.clone(), value }] };
+        let Some(last) = tokens.pop() else {
+            return vec![Edit::Set { path: place.clone(), value }];
+        };
         let parent = Path::from(tokens);
         match at(&parent) {
             Some(Value::Array(_)) if at(&path).is_none() => {

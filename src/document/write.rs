@@ -96,11 +96,7 @@ pub(super) fn conclude(
     Ok(())
 }
 
-fn delete(
-    loaded: &mut Loaded,
-    scene: Scene<'_>,
-    setting: &Setting,
-) -> Result<Outcome, Error> {
+fn delete(loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting) -> Result<Outcome, Error> {
     let author = setting.author(None);
     let change = loaded.document.delete(&author).ok_or_else(not_found)?;
     let mut outcome = Outcome::default();

@@ -24,6 +24,7 @@ pub(super) struct Tables<'t> {
     documents: Slot<'t, &'static [u8; 16]>,
     names: Slot<'t, &'static [u8]>,
     conflicts: Slot<'t, &'static [u8; 32]>,
+    conflict_documents: Slot<'t, &'static [u8; 16]>,
     origins: Slot<'t, &'static [u8; 16]>,
 }
 
@@ -40,6 +41,7 @@ impl<'t> Tables<'t> {
             documents: None,
             names: None,
             conflicts: None,
+            conflict_documents: None,
             origins: None,
         }
     }
@@ -178,12 +180,17 @@ impl<'t> Tables<'t> {
     ) -> Result<(), redb::Error> {
         let key = table::conflict_key(document, conflict);
         let conflicts = opened(&mut self.conflicts, self.transaction, &table::CONFLICTS)?;
+        let index = &table::CONFLICT_DOCUMENTS;
+        let documents = opened(&mut self.conflict_documents, self.transaction, index)?;
         match bytes {
             Some(bytes) => {
                 conflicts.insert(&key, self.encoder.blob(table::CONFLICTS.name, &key, bytes))?;
+                let id = document.as_bytes();
+                documents.insert(&conflict.0, self.encoder.blob(index.name, &conflict.0, id))?;
             }
             None => {
                 conflicts.remove(&key)?;
+                documents.remove(&conflict.0)?;
             }
         }
         Ok(())
@@ -199,6 +206,7 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), redb::
     transaction.open_table(table::DOCUMENTS.definition)?;
     transaction.open_table(table::NAMES.definition)?;
     transaction.open_table(table::CONFLICTS.definition)?;
+    transaction.open_table(table::CONFLICT_DOCUMENTS.definition)?;
     transaction.open_table(table::ORIGINS.definition)?;
     transaction.open_table(table::META.definition)?;
     Ok(())

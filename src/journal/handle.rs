@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use anabranch_crdt::conflict::ConflictId;
-use anabranch_crdt::entry::Entry;
+use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{
     CollectionName, DocumentId, DocumentKey, Origin, RegionName, Sequence, Timestamp,
 };
@@ -140,6 +140,30 @@ impl Journal {
     /// See [`ReadError`].
     pub fn load(&self, document: DocumentId) -> Result<StoredDocument, ReadError> {
         reader::load(&self.inner.shared, document)
+    }
+
+    /// Reads the entries of a document that its row does not reflect yet.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn pending_of(&self, document: DocumentId) -> Result<Vec<Entry>, ReadError> {
+        reader::pending_of(&self.inner.shared, document)
+    }
+
+    /// Names the entries of a document that its row reflects and its snapshot does not hold.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn tail_of(&self, document: DocumentId) -> Result<Vec<Dot>, ReadError> {
+        reader::tail_of(&self.inner.shared, document)
+    }
+
+    /// Returns the document that a conflict belongs to.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflict_document(&self, conflict: ConflictId) -> Result<Option<DocumentId>, ReadError> {
+        reader::conflict_document(&self.inner.shared, conflict)
     }
 
     /// Reads the snapshot before the newest, for when the newest turns out to be of no use.

@@ -25,6 +25,7 @@
 //! | `documents-1` | document | [`DocumentRow`]: what a read answers |
 //! | `names-1` | collection, NUL, key | document, for listing; only live documents |
 //! | `conflicts-1` | document, conflict | ledger row, opaque bytes |
+//! | `conflict-documents-1` | conflict | document |
 //! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region |
 //! | `meta-1` | text | format; cluster, region, own origin; file fingerprint |
 
@@ -44,6 +45,7 @@ mod writer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
@@ -124,6 +126,26 @@ pub enum Row {
     Conflict(DocumentId, ConflictId, Option<Bytes>),
 }
 
+/// Commits that build on each other. Once one of them has failed, the rest must not be durable:
+/// their changes would depend on one that is lost.
+#[derive(Debug, Clone, Default)]
+pub struct Lineage {
+    broken: Arc<AtomicBool>,
+}
+
+impl Lineage {
+    /// Notes that a commit of the lineage has failed.
+    pub fn break_off(&self) {
+        self.broken.store(true, Ordering::Release);
+    }
+
+    /// Tells whether a commit of the lineage has failed.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+}
+
 /// What one caller wants committed, all or none.
 pub struct Commit {
     /// Changes that this leader admits, numbered in this order.
@@ -133,6 +155,8 @@ pub struct Commit {
     pub entries: Vec<Entry>,
     /// Cache rows. They are written after drafts and entries.
     pub rows: Vec<Row>,
+    /// The commits that this one was built on; it is refused if one of them failed.
+    pub lineage: Option<Lineage>,
     /// Called on the writer thread once the commit is durable, or has failed. It must not block.
     pub done: Box<dyn FnOnce(Result<Arc<Position>, CommitError>) + Send>,
 }
@@ -165,6 +189,9 @@ pub enum CommitError {
     /// its documents must be loaded again. The journal tries to write again by itself.
     #[error("the journal cannot write: {0}")]
     Storage(String),
+    /// A commit that this one was built on has failed.
+    #[error("a write before this one failed: try again")]
+    Superseded,
     /// The writer thread has ended.
     #[error("the journal is closed")]
     Closed,

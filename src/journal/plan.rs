@@ -49,8 +49,11 @@ impl Plan {
 
     /// Takes a commit in, or notes why not.
     pub(super) fn add(&mut self, own: Origin, commit: Commit) {
-        let Commit { drafts, entries, rows, done } = commit;
-        let outcome = self.check(own, &entries);
+        let Commit { drafts, entries, rows, lineage, done } = commit;
+        let outcome = match lineage {
+            Some(lineage) if lineage.is_broken() => Err(CommitError::Superseded),
+            Some(_) | None => self.check(own, &entries),
+        };
         if outcome.is_ok() {
             drafts.into_iter().for_each(|draft| self.admit(own, draft));
             entries.into_iter().for_each(|entry| self.take(Source::Remote, entry));

@@ -41,6 +41,43 @@ pub(super) fn load(shared: &Shared, document: DocumentId) -> Result<StoredDocume
     })
 }
 
+pub(super) fn pending_of(shared: &Shared, document: DocumentId) -> Result<Vec<Entry>, ReadError> {
+    if shared.pending.load(Ordering::Acquire) == 0 {
+        return Ok(Vec::new());
+    }
+    shared.store.read(|transaction| indexed(transaction, &table::PENDING, document))
+}
+
+pub(super) fn tail_of(shared: &Shared, document: DocumentId) -> Result<Vec<Dot>, ReadError> {
+    let (first, last) = table::index_bounds(document);
+    shared.store.read(|transaction| {
+        let tails = open(transaction, &table::TAILS)?;
+        let mut found = Vec::new();
+        for pair in tails.range::<&[u8; 40]>(&first..=&last).map_err(unreadable)? {
+            let (key, _) = pair.map_err(unreadable)?;
+            found.push(table::index_parts(table::TAILS.name, key.value())?.1);
+        }
+        Ok(found)
+    })
+}
+
+pub(super) fn conflict_document(
+    shared: &Shared,
+    conflict: ConflictId,
+) -> Result<Option<DocumentId>, ReadError> {
+    let name = table::CONFLICT_DOCUMENTS.name;
+    shared.store.read(|transaction| {
+        let documents = open(transaction, &table::CONFLICT_DOCUMENTS)?;
+        let value = documents.get(&conflict.0).map_err(unreadable)?;
+        let unsealed = |value: &[u8]| {
+            let fields = Fields::unseal(name, &conflict.0, value)?;
+            let id = fields.rest().try_into().map_err(|_| ReadError::Corrupt { table: name })?;
+            Ok(DocumentId::from_bytes(id))
+        };
+        value.map(|value| unsealed(value.value())).transpose()
+    })
+}
+
 pub(super) fn snapshot_before(
     shared: &Shared,
     document: DocumentId,

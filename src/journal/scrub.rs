@@ -61,6 +61,9 @@ fn scrub_snapshot(snapshot: &ReadTransaction) -> Result<ScrubReport, ReadError> 
     scrub_table(snapshot, &mut report, &table::CONFLICTS, |key, value| {
         Fields::unseal(table::CONFLICTS.name, key, value).map(|_| true)
     })?;
+    scrub_table(snapshot, &mut report, &table::CONFLICT_DOCUMENTS, |key, value| {
+        Fields::unseal(table::CONFLICT_DOCUMENTS.name, key, value).map(|_| true)
+    })?;
     scrub_table(snapshot, &mut report, &table::ORIGINS, |key, value| {
         record::origin(key, value).map(|_| true)
     })?;

@@ -52,6 +52,10 @@ pub(super) const NAMES: Table<&[u8]> = Table::new("names-1");
 /// Value: the row of the ledger as its owner encoded it.
 pub(super) const CONFLICTS: Table<&[u8; 32]> = Table::new("conflicts-1");
 
+/// Key: conflict (16).
+/// Value: document.
+pub(super) const CONFLICT_DOCUMENTS: Table<&[u8; 16]> = Table::new("conflict-documents-1");
+
 /// Key: origin (16).
 /// Value: highest contiguous sequence, greatest admission time, region.
 pub(super) const ORIGINS: Table<&[u8; 16]> = Table::new("origins-1");

@@ -1,11 +1,20 @@
 //! Subscriptions: who is told that a document changed.
+//!
+//! A follower pulls from the journal at its own pace, so a slow one holds back nobody and buffers
+//! nothing: all it keeps is the vector of what it was told, and one page of entries.
 
-use anabranch_crdt::entry::Dot;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName};
+use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
+use tokio::sync::watch;
 
-use crate::document::Digest;
-use crate::error::Error;
+use crate::document::{Digest, Documents};
+use crate::error::{Error, ErrorKind};
+use crate::journal::{Journal, Position};
 
 /// One line of the change feed: a document changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +25,7 @@ pub struct ChangeEvent {
     pub document: DocumentId,
     /// Its name, if it has one.
     pub name: Option<DocumentName>,
-    /// The digest of its heads when the event was made; `None` when it is not applied yet.
+    /// The digest of its heads when the event was made; `None` when it is deleted.
     pub digest: Option<Digest>,
     /// Whether the document is deleted now.
     pub deleted: bool,
@@ -26,22 +35,34 @@ pub struct ChangeEvent {
 
 /// The change feed of this node.
 #[derive(Debug, Clone)]
-pub struct Changes {}
+pub struct Changes {
+    journal: Journal,
+    documents: Documents,
+}
 
 impl Changes {
+    /// Makes the feed of a journal; `documents` tells what an entry led to.
+    #[must_use]
+    pub fn new(journal: Journal, documents: Documents) -> Self {
+        Self { journal, documents }
+    }
+
     /// Follows every change that `since` does not include: first what is stored, then what comes.
-    /// A follower that cannot keep up is continued from the journal, so nothing is skipped and
-    /// nothing is buffered without bound.
     #[must_use]
     pub fn follow(&self, since: VersionVector) -> Follower {
-        let _ = since;
-        todo!()
+        let position = self.journal.position();
+        Follower { feed: self.clone(), position, told: since, page: VecDeque::new() }
     }
 }
 
 /// One reader of the change feed.
 #[derive(Debug)]
-pub struct Follower {}
+pub struct Follower {
+    feed: Changes,
+    position: watch::Receiver<Arc<Position>>,
+    told: VersionVector,
+    page: VecDeque<Entry>,
+}
 
 impl Follower {
     /// Waits for the next change.
@@ -52,6 +73,44 @@ impl Follower {
     /// # Cancel safety
     /// No event is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<ChangeEvent, Error> {
-        todo!()
+        while self.page.is_empty() {
+            if !self.turn()? {
+                self.position.changed().await.map_err(|_| {
+                    Error::new(ErrorKind::Unavailable, "shutting_down", "the journal is closed")
+                })?;
+            }
+        }
+        let Some(entry) = self.page.front().cloned() else {
+            let message = "a page of the change feed was empty";
+            return Err(Error::new(ErrorKind::Internal, "feed_empty", message));
+        };
+        let (name, shown) = self.feed.documents.named(entry.document).await?;
+        self.page.pop_front();
+        self.told.raise(entry.origin, entry.sequence);
+        Ok(ChangeEvent {
+            dot: entry.dot(),
+            document: entry.document,
+            name: name.or_else(|| entry.name.clone()),
+            digest: shown.as_ref().map(|document| document.digest),
+            deleted: shown.is_none(),
+            token: token::encode(&self.told),
+        })
+    }
+
+    /// Reads the next page, if there is one.
+    fn turn(&mut self) -> Result<bool, Error> {
+        let position = Arc::clone(&self.position.borrow_and_update());
+        let behind = |dot: &Dot| !self.told.contains(*dot);
+        let Some(next) = position.vector.iter().find(behind) else { return Ok(false) };
+        let after = self.told.sequence(next.origin);
+        let entries = self.feed.journal.entries(next.origin, after, PAGE, PAGE_BYTES)?;
+        self.page.extend(entries.into_iter().filter(|entry| entry.sequence <= next.sequence));
+        Ok(!self.page.is_empty())
     }
 }
+
+/// Entries of one page: enough to make the read worth it, few enough to forget.
+const PAGE: usize = 256;
+
+/// Bytes of changes of one page.
+const PAGE_BYTES: usize = 1 << 20;

@@ -1,0 +1,109 @@
+//! Listings of documents and of conflicts.
+
+use anabranch_crdt::conflict::{Conflict, ConflictId};
+use anabranch_crdt::document::Ledger;
+use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey};
+use bytes::Bytes;
+
+use super::loaded::damaged;
+use super::{ConflictFilter, Document, Documents, NamedConflict, resolve};
+use crate::error::Error;
+
+impl Documents {
+    /// Lists live documents in key order.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn list(
+        &self,
+        collection: &CollectionName,
+        prefix: &str,
+        after: Option<&DocumentKey>,
+        limit: usize,
+    ) -> Result<Vec<(DocumentKey, Document)>, Error> {
+        let listed = self.setting.journal.list(collection, prefix, after, limit)?;
+        let shown = listed.into_iter().filter_map(|listed| {
+            Some((listed.key, Document::from_row(listed.document, &listed.row)?))
+        });
+        Ok(shown.collect())
+    }
+
+    /// Lists conflicts in a stable order.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn conflicts(&self, filter: ConflictFilter) -> Result<Vec<NamedConflict>, Error> {
+        let mut found = Vec::new();
+        let mut after = match filter.after {
+            Some(id) => self.setting.journal.conflict_document(id)?.map(|document| (document, id)),
+            None => None,
+        };
+        loop {
+            let page = self.conflict_page(&filter, after)?;
+            let Some((document, id, _)) = page.last() else { return Ok(found) };
+            after = Some((*document, *id));
+            let full = page.len() == CONFLICT_PAGE;
+            for (document, _, row) in page {
+                let conflict = read(document, &row)?;
+                if filter.state.is_some_and(|state| state != conflict.state) {
+                    continue;
+                }
+                let named = self.with_name(conflict)?;
+                if self.matches(&named, &filter) {
+                    found.push(named);
+                }
+                if found.len() >= filter.limit {
+                    return Ok(found);
+                }
+            }
+            if filter.document.is_some() || !full {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Reads one conflict.
+    ///
+    /// # Errors
+    /// `NotFound`, `Corrupt`, `Unavailable`.
+    pub async fn conflict(&self, id: ConflictId) -> Result<NamedConflict, Error> {
+        let document = self.setting.journal.conflict_document(id)?;
+        let document = document.ok_or_else(|| resolve::not_found(id))?;
+        let rows = self.setting.journal.conflicts_of(document)?;
+        let row = rows.into_iter().find(|(found, _)| *found == id);
+        let (_, row) = row.ok_or_else(|| resolve::not_found(id))?;
+        self.with_name(read(document, &row)?)
+    }
+
+    fn conflict_page(
+        &self,
+        filter: &ConflictFilter,
+        after: Option<(DocumentId, ConflictId)>,
+    ) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, Error> {
+        let journal = &self.setting.journal;
+        let Some(name) = &filter.document else {
+            return Ok(journal.conflicts(after, CONFLICT_PAGE)?);
+        };
+        let document = DocumentId::from(name);
+        let later = |id: &ConflictId| after.is_none_or(|(_, last)| *id > last);
+        let rows = journal.conflicts_of(document)?.into_iter();
+        Ok(rows.filter(|(id, _)| later(id)).map(|(id, row)| (document, id, row)).collect())
+    }
+
+    fn with_name(&self, conflict: Conflict) -> Result<NamedConflict, Error> {
+        let (row, _) = self.setting.journal.row(conflict.document)?;
+        Ok(NamedConflict { name: row.and_then(|row| row.name), conflict })
+    }
+
+    fn matches(&self, named: &NamedConflict, filter: &ConflictFilter) -> bool {
+        let collection = named.name.as_ref().map(|name| &name.collection);
+        filter.collection.as_ref().is_none_or(|wanted| collection == Some(wanted))
+    }
+}
+
+fn read(document: DocumentId, row: &Bytes) -> Result<Conflict, Error> {
+    Ledger::read_conflict(row).map_err(|error| damaged(document, error))
+}
+
+/// Ledger rows that are read at once.
+const CONFLICT_PAGE: usize = 256;
