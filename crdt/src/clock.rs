@@ -1,4 +1,8 @@
 //! The hybrid logical clock.
+//!
+//! It gives every event of one writer its own timestamp, in the order in which they happened, as
+//! close to the wall clock as that allows. The wall clock is an argument, and may stand still or
+//! run backwards.
 
 use crate::ids::Timestamp;
 
@@ -17,15 +21,150 @@ impl HybridClock {
     }
 
     /// Gives the timestamp of an event that happens now.
+    ///
+    /// It is greater than every one before, until [`Timestamp::MAX`] (in the year 2255), which
+    /// repeats.
     pub fn tick(&mut self, wall: Timestamp) -> Timestamp {
-        let _ = wall;
-        todo!()
+        let next = Timestamp(self.last.0.saturating_add(1));
+        self.last = wall.max(next).min(Timestamp::MAX);
+        self.last
     }
 
     /// Takes note of a peer's timestamp, so that later ticks are greater; one that is more than
     /// `skew` microseconds ahead of the wall clock moves the clock by no more than that.
     pub fn observe(&mut self, seen: Timestamp, wall: Timestamp, skew: u64) {
-        let _ = (seen, wall, skew);
-        todo!()
+        let furthest = Timestamp(wall.0.saturating_add(skew)).min(Timestamp::MAX);
+        self.last = self.last.max(seen.min(furthest));
+    }
+}
+
+/// Reads a change time that another program wrote, in whatever unit its size tells: seconds (what
+/// stock Automerge writes), milliseconds (what JavaScript writes) or microseconds.
+///
+/// A time before 1970 counts as 1970, because a timestamp has no sign.
+#[must_use]
+pub fn normalise(raw: i64) -> Timestamp {
+    let raw = u64::try_from(raw).unwrap_or(0);
+    let microseconds = match raw {
+        0..SECONDS_END => raw.saturating_mul(1_000_000),
+        SECONDS_END..MILLISECONDS_END => raw.saturating_mul(1_000),
+        MILLISECONDS_END.. => raw,
+    };
+    Timestamp(microseconds).min(Timestamp::MAX)
+}
+
+/// As seconds the year 5138, as milliseconds the year 1973.
+const SECONDS_END: u64 = 100_000_000_000;
+
+/// As milliseconds the year 5138, as microseconds the year 1973.
+const MILLISECONDS_END: u64 = 100_000_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TEN_YEARS: u64 = 10 * 365 * 86_400 * 1_000_000;
+    const NOW: u64 = 1_790_000_000_000_000;
+
+    #[test]
+    fn a_clock_that_stands_still_or_runs_back_still_advances() {
+        let mut clock = HybridClock::resume(Timestamp(NOW));
+        let ticks = [NOW, NOW, NOW - TEN_YEARS, NOW + 2, NOW + 9].map(|t| clock.tick(Timestamp(t)));
+        assert_eq!(ticks.map(|tick| tick.0 - NOW), [1, 2, 3, 4, 9]);
+    }
+
+    #[test]
+    fn a_peer_ten_years_ahead_moves_the_clock_by_the_skew_only() {
+        let mut clock = HybridClock::default();
+        clock.observe(Timestamp(NOW + TEN_YEARS), Timestamp(NOW), 500_000);
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + 500_001));
+    }
+
+    #[test]
+    fn a_peer_within_the_skew_is_followed() {
+        let mut clock = HybridClock::default();
+        clock.observe(Timestamp(NOW + 20), Timestamp(NOW), 500_000);
+        assert_eq!(clock.tick(Timestamp(NOW + 3)), Timestamp(NOW + 21));
+    }
+
+    #[test]
+    fn the_end_of_time_is_not_passed() {
+        let mut clock = HybridClock::default();
+        clock.observe(Timestamp(u64::MAX), Timestamp(u64::MAX), u64::MAX);
+        assert_eq!(clock.tick(Timestamp(u64::MAX)), Timestamp::MAX);
+        assert_eq!(clock.tick(Timestamp(0)), Timestamp::MAX);
+        assert_eq!(HybridClock::resume(Timestamp(u64::MAX)).tick(Timestamp(0)), Timestamp::MAX);
+    }
+
+    #[test]
+    fn foreign_units_are_told_apart() {
+        let instant = Timestamp(1_790_000_000_000_000);
+        assert_eq!(normalise(1_790_000_000), instant);
+        assert_eq!(normalise(1_790_000_000_000), instant);
+        assert_eq!(normalise(1_790_000_000_000_000), instant);
+        assert_eq!(normalise(0), Timestamp(0));
+        assert_eq!(normalise(-1), Timestamp(0));
+        assert_eq!(normalise(i64::MIN), Timestamp(0));
+        assert_eq!(normalise(99_999_999_999), Timestamp::MAX);
+        assert_eq!(normalise(100_000_000_000), Timestamp(100_000_000_000_000));
+        assert_eq!(normalise(99_999_999_999_999), Timestamp::MAX);
+        assert_eq!(normalise(100_000_000_000_000), Timestamp(100_000_000_000_000));
+        assert_eq!(normalise(i64::MAX), Timestamp::MAX);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Tick,
+        Observe(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![Just(Step::Tick), (0..NOW + TEN_YEARS).prop_map(Step::Observe)]
+    }
+
+    proptest! {
+        #[test]
+        fn ticks_grow_and_stay_near_the_wall(
+            steps in vec((step(), NOW - 1000..NOW + 1000), 1..100),
+            floor in NOW - 2000..NOW + 2000,
+            skew in 0_u64..1_000_000,
+        ) {
+            let mut clock = HybridClock::resume(Timestamp(floor));
+            let (mut last, mut ticks, mut furthest) = (floor, 0, floor);
+            for (step, wall) in steps {
+                match step {
+                    Step::Observe(seen) => {
+                        clock.observe(Timestamp(seen), Timestamp(wall), skew);
+                        furthest = furthest.max(seen.min(wall + skew));
+                    }
+                    Step::Tick => {
+                        let tick = clock.tick(Timestamp(wall)).0;
+                        ticks += 1;
+                        furthest = furthest.max(wall);
+                        prop_assert!(tick > last && tick >= wall);
+                        prop_assert!(tick <= furthest + ticks);
+                        last = tick;
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn what_was_observed_within_the_skew_is_before_the_next_tick(
+            ahead in 0_u64..1000, skew in 0_u64..1000, floor in 0..NOW + 1000,
+        ) {
+            let mut clock = HybridClock::resume(Timestamp(floor));
+            clock.observe(Timestamp(NOW + ahead), Timestamp(NOW), skew);
+            let tick = clock.tick(Timestamp(NOW)).0;
+            prop_assert_eq!(tick, (NOW + ahead.min(skew)).max(floor) + 1);
+        }
+
+        #[test]
+        fn every_foreign_time_becomes_a_timestamp(raw in any::<i64>()) {
+            prop_assert!(normalise(raw) <= Timestamp::MAX);
+        }
     }
 }

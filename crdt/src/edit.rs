@@ -9,6 +9,22 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
+pub use apply::apply;
+pub use difference::difference;
+pub use intent::parse_edits;
+pub use json_patch::json_patch;
+pub use merge_patch::merge_patch;
+
+mod apply;
+mod difference;
+mod intent;
+mod json_patch;
+mod members;
+mod merge_patch;
+
+/// The most edits of one request, and the most operations of one JSON patch.
+pub const MAX_EDITS: usize = 10_000;
+
 /// A place in a JSON document, as the tokens of a JSON pointer (RFC 6901).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Path(Vec<String>);
@@ -24,6 +40,18 @@ impl Path {
     #[must_use]
     pub fn into_tokens(self) -> Vec<String> {
         self.0
+    }
+
+    /// Tells whether this is the path of the whole document.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Tells whether this is the path of a container around `inner`, however far inside that is.
+    #[must_use]
+    pub fn is_around(&self, inner: &Self) -> bool {
+        self.0.len() < inner.0.len() && inner.0.starts_with(&self.0)
     }
 
     /// Returns the path of the child `token`.
@@ -127,41 +155,10 @@ pub enum EditError {
     /// A path of the edit does not exist, or has another type; the message says which.
     #[error("{0}")]
     Unfit(String),
-    /// A `test` operation of a JSON patch found another value.
-    #[error("test failed at '{0}'")]
+    /// A `test` operation of a JSON patch found another value; the message says which and where.
+    #[error("test failed at {0}")]
     TestFailed(String),
 }
 
-/// Reads the body of an `application/vnd.anabranch.edits+json` request.
-///
-/// # Errors
-/// [`EditError::Malformed`] names the edit by its index and says what is wrong with it.
-pub fn parse_edits(body: &Value) -> Result<Vec<Edit>, EditError> {
-    let _ = body;
-    todo!()
-}
-
-/// Returns the fewest edits that turn `old` into `new`, both JSON objects.
-#[must_use]
-pub fn difference(old: &Value, new: &Value) -> Vec<Edit> {
-    let _ = (old, new);
-    todo!()
-}
-
-/// Turns a JSON merge patch (RFC 7396) into edits of `current`.
-///
-/// # Errors
-/// [`EditError::Malformed`] when the patch is no object.
-pub fn merge_patch(current: &Value, patch: &Value) -> Result<Vec<Edit>, EditError> {
-    let _ = (current, patch);
-    todo!()
-}
-
-/// Turns a JSON patch (RFC 6902) into edits of `current`.
-///
-/// # Errors
-/// [`EditError`] names the operation by its index and says what is wrong with it.
-pub fn json_patch(current: &Value, patch: &Value) -> Result<Vec<Edit>, EditError> {
-    let _ = (current, patch);
-    todo!()
-}
+#[cfg(test)]
+mod tests;

@@ -290,3 +290,102 @@ fn plain_name(what: &str, text: &str, longest: usize) -> Result<String, NameErro
 const NAMESPACE: Uuid = Uuid::from_bytes([
     0x5a, 0x1d, 0x0e, 0x6c, 0x94, 0x3b, 0x4f, 0x52, 0x9c, 0x77, 0x2e, 0x61, 0xa8, 0x0b, 0xd3, 0x4e,
 ]);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check_refused<T: FromStr<Err = NameError> + fmt::Debug>(text: &str, words: &str) {
+        let refusal = text.parse::<T>().unwrap_err().to_string();
+        assert!(refusal.contains(words), "{text}: {refusal}");
+    }
+
+    #[test]
+    fn collection_and_region_names_keep_their_rules() {
+        for text in ["a", "9", "Users", "a.b-c_d", &"x".repeat(MAX_COLLECTION_BYTES)] {
+            assert_eq!(text.parse::<CollectionName>().unwrap().as_str(), text);
+        }
+        check_refused::<CollectionName>("", "starts with a letter or a digit");
+        check_refused::<CollectionName>("_users", "starts with a letter or a digit");
+        check_refused::<CollectionName>("ü", "starts with a letter or a digit");
+        check_refused::<CollectionName>("a/b", "'a/b' has '/'");
+        check_refused::<CollectionName>("a\n", "has '\\n'");
+        check_refused::<CollectionName>(&"x".repeat(65), "at most 64 bytes, this one has 65");
+        assert_eq!("eu-west".parse::<RegionName>().unwrap().to_string(), "eu-west");
+        check_refused::<RegionName>(&"x".repeat(33), "at most 32 bytes, this one has 33");
+        check_refused::<RegionName>("eu west", "a region name is made of");
+    }
+
+    #[test]
+    fn keys_keep_their_rules() {
+        for text in ["a", "a/b/c", "/", " ", "ключ 🗝", &"k".repeat(MAX_KEY_BYTES)] {
+            assert_eq!(text.parse::<DocumentKey>().unwrap().as_str(), text);
+        }
+        check_refused::<DocumentKey>("", "at least one character");
+        check_refused::<DocumentKey>("a\0b", "control characters");
+        check_refused::<DocumentKey>("a\u{85}", "control characters");
+        check_refused::<DocumentKey>(&"é".repeat(257), "at most 512 bytes, this one has 514");
+    }
+
+    #[test]
+    fn a_document_name_is_split_at_the_first_slash() {
+        let name: DocumentName = "users/a/b".parse().unwrap();
+        assert_eq!((name.collection.as_str(), name.key.as_str()), ("users", "a/b"));
+        check_refused::<DocumentName>("users", "write collection/key");
+        check_refused::<DocumentName>("users/", "at least one character");
+        check_refused::<DocumentName>("/a", "a collection name starts with");
+    }
+
+    #[test]
+    fn document_ids_never_change() {
+        let id = |text: &str| DocumentId::from(&text.parse().unwrap()).to_string();
+        assert_eq!(id("users/ada"), "c542f901-e333-52b5-a06e-8539ee270810");
+        assert_ne!(id("users/ada"), id("users/ada "));
+        assert_ne!(id("a/b/c"), id("a.b/c"));
+    }
+
+    #[test]
+    fn a_cluster_id_is_a_uuid() {
+        let text = "5a1d0e6c-943b-4f52-9c77-2e61a80bd34e";
+        assert_eq!(text.parse::<ClusterId>().unwrap().to_string(), text);
+        check_refused::<ClusterId>("main", "'main' is no cluster id: write a UUID");
+    }
+
+    #[test]
+    fn the_sequence_after_the_last_is_the_last() {
+        assert_eq!(Sequence::ZERO.next(), Sequence(1));
+        assert_eq!(Sequence(u64::MAX).next(), Sequence(u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn names_that_are_taken_come_back_as_written(text in any::<String>()) {
+            let printed = [
+                text.parse::<CollectionName>().ok().map(|name| name.to_string()),
+                text.parse::<RegionName>().ok().map(|name| name.to_string()),
+                text.parse::<DocumentKey>().ok().map(|key| key.to_string()),
+                text.parse::<DocumentName>().ok().map(|name| name.to_string()),
+            ];
+            prop_assert!(printed.into_iter().flatten().all(|printed| printed == text));
+        }
+
+        #[test]
+        fn different_names_have_different_ids(
+            one in "[a-c]{1,3}/[a-c/]{1,4}", other in "[a-c]{1,3}/[a-c/]{1,4}",
+        ) {
+            let [first, second] = [&one, &other].map(|text| text.parse::<DocumentName>().unwrap());
+            prop_assert_eq!(DocumentId::from(&first) == DocumentId::from(&second), one == other);
+        }
+
+        #[test]
+        fn ids_come_back_from_their_bytes(bytes in any::<[u8; 16]>(), hash in any::<[u8; 32]>()) {
+            prop_assert_eq!(*Origin::from_bytes(bytes).as_bytes(), bytes);
+            prop_assert_eq!(*DocumentId::from_bytes(bytes).as_bytes(), bytes);
+            let digits = ChangeHash(hash).to_string();
+            prop_assert_eq!(digits.len(), 64);
+            prop_assert_eq!(format!("{:?}", ChangeHash(hash)), digits);
+        }
+    }
+}

@@ -1,35 +1,60 @@
 //! The journal: redb on disk, one writer thread, group commit, a hash on every record.
 //!
 //! Raw change bytes are the truth. Everything else that is stored here (document rows, snapshots,
-//! the ledger) is a cache that can be rebuilt from the entries.
+//! the ledger) is a cache that can be rebuilt from the entries. An entry is stored once, in
+//! `entries-1`; `pending-1` and `tails-1` only refer to it.
+//!
+//! The journal never looks into a change or a row, never talks to another node, and tells nobody
+//! of a change before it is durable. It sits between `document`, which makes and applies changes,
+//! and the disk; `node` passes on what it publishes.
+//!
+//! # Layout
+//!
+//! `handle` is what others hold; `writer` is the thread that commits what `plan` numbered and
+//! `apply` writes; `reader` answers; `recovery` opens; `scrub` looks for rot; `store` keeps the
+//! database; `table` and `record` fix what the bytes on disk mean.
 //!
 //! # Tables
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `entries-1` | origin, sequence | document, name, admission time, change bytes |
-//! | `pending-1` | document, origin, sequence | entries from elsewhere that no document row reflects yet |
-//! | `tails-1` | document, origin, sequence | entries reflected by the row but not in the snapshot |
-//! | `snapshots-1` | document, generation (0 newest, 1 the one before) | heads and `save()` bytes |
+//! | `pending-1` | document, origin, sequence | nothing: an entry from elsewhere that no row reflects yet |
+//! | `tails-1` | document, origin, sequence | nothing: an entry reflected by the row but not in the snapshot |
+//! | `snapshots-1` | document, generation (0 newest, 1 the one before) | `save()` bytes |
 //! | `documents-1` | document | [`DocumentRow`]: what a read answers |
 //! | `names-1` | collection, NUL, key | document, for listing; only live documents |
 //! | `conflicts-1` | document, conflict | ledger row, opaque bytes |
-//! | `origins-1` | origin | region, highest contiguous sequence |
-//! | `meta-1` | text | cluster, region, own origin, file fingerprint, clock |
+//! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region |
+//! | `meta-1` | text | format; cluster, region, own origin; file fingerprint |
+
+mod apply;
+mod handle;
+mod plan;
+mod reader;
+mod record;
+mod recovery;
+mod scrub;
+mod shared;
+mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{
-    ClusterId, CollectionName, DocumentId, DocumentKey, DocumentName, Origin, RegionName, Sequence,
-    Timestamp,
+    ClusterId, DocumentId, DocumentKey, DocumentName, Origin, RegionName, Sequence, Timestamp,
 };
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
-use tokio::sync::watch;
+
+pub use handle::Journal;
+pub use scrub::ScrubReport;
 
 /// How to open a journal.
 pub struct JournalOptions {
@@ -125,7 +150,8 @@ impl fmt::Debug for Commit {
 /// Why a commit did not happen. Nothing of it is stored.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
-    /// The entries of an origin would leave a gap.
+    /// The entries of an origin would leave a gap, or they are of this node's own origin: nobody
+    /// else continues that one, see [`Journal::renew_origin`].
     #[error("entries of {origin} start at {found}, expected {expected}")]
     Gap {
         /// Whose entries.
@@ -135,7 +161,8 @@ pub enum CommitError {
         /// The sequence that came.
         found: Sequence,
     },
-    /// The disk or the database failed; the journal refuses writes until it is opened again.
+    /// The disk or the database failed. It is uncertain whether the commit will be there later;
+    /// its documents must be loaded again. The journal tries to write again by itself.
     #[error("the journal cannot write: {0}")]
     Storage(String),
     /// The writer thread has ended.
@@ -236,191 +263,4 @@ pub struct Listed {
     pub document: DocumentId,
     /// Its row.
     pub row: DocumentRow,
-}
-
-/// A handle to the journal; clones are cheap and share the writer thread.
-#[derive(Debug, Clone)]
-pub struct Journal {}
-
-impl Journal {
-    /// Opens the journal in `directory`, creating it under a temporary name if there is none.
-    ///
-    /// A file that was copied from elsewhere (its device or inode differs) gets a new origin.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn open(directory: &Path, options: JournalOptions) -> Result<Self, OpenError> {
-        let _ = (directory, options);
-        todo!()
-    }
-
-    /// Opens a journal on a storage backend of the caller, for tests that crash the disk.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub fn open_backend(
-        backend: impl redb::StorageBackend,
-        options: JournalOptions,
-    ) -> Result<Self, OpenError> {
-        let _ = (backend, options);
-        todo!()
-    }
-
-    /// Returns who this node is.
-    #[must_use]
-    pub fn identity(&self) -> Identity {
-        todo!()
-    }
-
-    /// Retires the present origin, because a peer knows more of it than this journal does, and
-    /// goes on under a new one. Durable on return; blocks.
-    ///
-    /// # Errors
-    /// See [`CommitError`].
-    pub fn renew_origin(&self) -> Result<Identity, CommitError> {
-        todo!()
-    }
-
-    /// Hands a commit to the writer thread, waiting while its queue is full.
-    /// For owner threads; async code uses [`Journal::submit`].
-    ///
-    /// # Errors
-    /// [`CommitError::Closed`]; `done` is then called too.
-    pub fn submit_blocking(&self, commit: Commit) -> Result<(), CommitError> {
-        let _ = commit;
-        todo!()
-    }
-
-    /// Hands a commit to the writer thread, waiting while its queue is full.
-    ///
-    /// # Errors
-    /// [`CommitError::Closed`]; `done` is then called too.
-    pub async fn submit(&self, commit: Commit) -> Result<(), CommitError> {
-        let _ = commit;
-        todo!()
-    }
-
-    /// Remembers which region an origin belongs to. Idempotent; durable with the next commit.
-    pub fn name_origin(&self, origin: Origin, region: &RegionName) {
-        let _ = (origin, region);
-        todo!()
-    }
-
-    /// Returns the region of an origin, if one was ever named.
-    #[must_use]
-    pub fn region_of(&self, origin: Origin) -> Option<RegionName> {
-        let _ = origin;
-        todo!()
-    }
-
-    /// Returns every origin with its region, as far as named.
-    #[must_use]
-    pub fn origins(&self) -> Vec<(Origin, Option<RegionName>)> {
-        todo!()
-    }
-
-    /// Returns what is durable, and a way to wait for more.
-    #[must_use]
-    pub fn position(&self) -> watch::Receiver<Arc<Position>> {
-        todo!()
-    }
-
-    /// Returns the greatest admission time that was durable at open.
-    #[must_use]
-    pub fn clock_floor(&self) -> Timestamp {
-        todo!()
-    }
-
-    /// Reads a document's row, and whether pending entries wait (then the row is behind).
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn row(&self, document: DocumentId) -> Result<(Option<DocumentRow>, bool), ReadError> {
-        let _ = document;
-        todo!()
-    }
-
-    /// Reads all parts of a document in one read transaction.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn load(&self, document: DocumentId) -> Result<StoredDocument, ReadError> {
-        let _ = document;
-        todo!()
-    }
-
-    /// Reads entries of an origin after `after`, in order, until `entries` or `bytes` (of change
-    /// bytes) are reached; at least one, if there is one.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn entries(
-        &self,
-        origin: Origin,
-        after: Sequence,
-        entries: usize,
-        bytes: usize,
-    ) -> Result<Vec<Entry>, ReadError> {
-        let _ = (origin, after, entries, bytes);
-        todo!()
-    }
-
-    /// Lists live documents of a collection whose key starts with `prefix` and is greater than
-    /// `after`, in key order.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn list(
-        &self,
-        collection: &CollectionName,
-        prefix: &str,
-        after: Option<&DocumentKey>,
-        limit: usize,
-    ) -> Result<Vec<Listed>, ReadError> {
-        let _ = (collection, prefix, after, limit);
-        todo!()
-    }
-
-    /// Returns documents with pending entries, at most `limit`, from `after` on.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn pending(
-        &self,
-        after: Option<DocumentId>,
-        limit: usize,
-    ) -> Result<Vec<DocumentId>, ReadError> {
-        let _ = (after, limit);
-        todo!()
-    }
-
-    /// Reads the ledger rows of a document.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn conflicts_of(
-        &self,
-        document: DocumentId,
-    ) -> Result<Vec<(ConflictId, Bytes)>, ReadError> {
-        let _ = document;
-        todo!()
-    }
-
-    /// Reads ledger rows of all documents in the order of (document, conflict), after `after`.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub fn conflicts(
-        &self,
-        after: Option<(DocumentId, ConflictId)>,
-        limit: usize,
-    ) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
-        let _ = (after, limit);
-        todo!()
-    }
-
-    /// Commits what is queued, then ends the writer thread and closes the file. Blocks.
-    pub fn close(&self) {
-        todo!()
-    }
 }

@@ -1,0 +1,304 @@
+//! The handle: what the other parts hold of the journal.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+
+use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::entry::Entry;
+use anabranch_crdt::ids::{
+    CollectionName, DocumentId, DocumentKey, Origin, RegionName, Sequence, Timestamp,
+};
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::recovery::{self, Recovered};
+use super::shared::Shared;
+use super::store::Store;
+use super::writer::{Order, Writer, encoded};
+use super::{
+    Commit, CommitError, DocumentRow, Identity, JournalOptions, Listed, OpenError, Position,
+    ReadError, ScrubReport, StoredDocument, reader, scrub,
+};
+
+/// A handle to the journal; clones are cheap and share the writer thread. The last one that is
+/// dropped closes it.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Journal {
+    /// Opens the journal in `directory`, creating it under a temporary name if there is none.
+    ///
+    /// A file that was copied from elsewhere (its device or inode differs) gets a new origin.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(directory: &Path, mut options: JournalOptions) -> Result<Self, OpenError> {
+        let (store, recovered) = recovery::open_directory(directory, &mut options)?;
+        Self::start(store, recovered, options)
+    }
+
+    /// Opens a journal on a storage backend of the caller, for tests that crash the disk.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_backend(
+        backend: impl redb::StorageBackend,
+        mut options: JournalOptions,
+    ) -> Result<Self, OpenError> {
+        let (store, recovered) = recovery::open_backend(backend, &mut options)?;
+        Self::start(store, recovered, options)
+    }
+
+    /// Returns who this node is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.inner.shared.identity()
+    }
+
+    /// Retires the present origin, because a peer knows more of it than this journal does, and
+    /// goes on under a new one. Durable on return; blocks.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn renew_origin(&self) -> Result<Identity, CommitError> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let orders = self.orders().ok_or(CommitError::Closed)?;
+        orders.blocking_send(Order::Renew(answer)).map_err(|_| CommitError::Closed)?;
+        answered.recv().unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// Hands a commit to the writer thread, waiting while its queue is full.
+    /// For owner threads; async code uses [`Journal::submit`].
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`]; `done` is then called too.
+    pub fn submit_blocking(&self, commit: Commit) -> Result<(), CommitError> {
+        let Some(orders) = self.orders() else { return refuse(Order::Commit(commit)) };
+        orders.blocking_send(Order::Commit(commit)).or_else(|refused| refuse(refused.0))
+    }
+
+    /// Hands a commit to the writer thread, waiting while its queue is full.
+    ///
+    /// # Errors
+    /// [`CommitError::Closed`]; `done` is then called too.
+    ///
+    /// # Cancel safety
+    /// A commit whose future is dropped while the queue is full does not happen, and `done` is
+    /// dropped with it.
+    pub async fn submit(&self, commit: Commit) -> Result<(), CommitError> {
+        let Some(orders) = self.orders() else { return refuse(Order::Commit(commit)) };
+        orders.send(Order::Commit(commit)).await.or_else(|refused| refuse(refused.0))
+    }
+
+    /// Remembers which region an origin belongs to. Idempotent; durable with the next commit.
+    pub fn name_origin(&self, origin: Origin, region: &RegionName) {
+        self.inner.shared.name_origin(origin, region);
+    }
+
+    /// Returns the region of an origin, if one was ever named.
+    #[must_use]
+    pub fn region_of(&self, origin: Origin) -> Option<RegionName> {
+        let origins = self.inner.shared.origins();
+        origins.known.get(&origin).and_then(|known| known.region.clone())
+    }
+
+    /// Returns every origin with its region, as far as named.
+    #[must_use]
+    pub fn origins(&self) -> Vec<(Origin, Option<RegionName>)> {
+        let origins = self.inner.shared.origins();
+        origins.known.iter().map(|(origin, known)| (*origin, known.region.clone())).collect()
+    }
+
+    /// Returns what is durable, and a way to wait for more. Waiting fails once the writer thread
+    /// has ended.
+    #[must_use]
+    pub fn position(&self) -> watch::Receiver<Arc<Position>> {
+        self.inner.position.clone()
+    }
+
+    /// Returns the greatest admission time that was durable at open.
+    #[must_use]
+    pub fn clock_floor(&self) -> Timestamp {
+        self.inner.clock_floor
+    }
+
+    /// Reads a document's row, and whether pending entries wait (then the row is behind).
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn row(&self, document: DocumentId) -> Result<(Option<DocumentRow>, bool), ReadError> {
+        reader::row(&self.inner.shared, document)
+    }
+
+    /// Reads all parts of a document in one read transaction.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn load(&self, document: DocumentId) -> Result<StoredDocument, ReadError> {
+        reader::load(&self.inner.shared, document)
+    }
+
+    /// Reads the snapshot before the newest, for when the newest turns out to be of no use.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn snapshot_before(&self, document: DocumentId) -> Result<Option<Bytes>, ReadError> {
+        reader::snapshot_before(&self.inner.shared, document)
+    }
+
+    /// Reads entries of an origin after `after`, in order, until `entries` or `bytes` (of change
+    /// bytes) are reached; at least one, if there is one.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn entries(
+        &self,
+        origin: Origin,
+        after: Sequence,
+        entries: usize,
+        bytes: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        reader::entries(&self.inner.shared, origin, after, entries, bytes)
+    }
+
+    /// Lists live documents of a collection whose key starts with `prefix` and is greater than
+    /// `after`, in key order.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn list(
+        &self,
+        collection: &CollectionName,
+        prefix: &str,
+        after: Option<&DocumentKey>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, ReadError> {
+        reader::list(&self.inner.shared, collection, prefix, after, limit)
+    }
+
+    /// Returns documents with pending entries, at most `limit`, in the order of their ids, those
+    /// after `after`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn pending(
+        &self,
+        after: Option<DocumentId>,
+        limit: usize,
+    ) -> Result<Vec<DocumentId>, ReadError> {
+        reader::pending(&self.inner.shared, after, limit)
+    }
+
+    /// Reads the ledger rows of a document.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflicts_of(
+        &self,
+        document: DocumentId,
+    ) -> Result<Vec<(ConflictId, Bytes)>, ReadError> {
+        reader::conflicts_of(&self.inner.shared, document)
+    }
+
+    /// Reads ledger rows of all documents in the order of (document, conflict), after `after`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflicts(
+        &self,
+        after: Option<(DocumentId, ConflictId)>,
+        limit: usize,
+    ) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
+        reader::conflicts(&self.inner.shared, after, limit)
+    }
+
+    /// Reads every record once and reports damage. Takes as long as reading the whole file.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`] where damage kept the scrub from going on.
+    pub fn scrub(&self) -> Result<ScrubReport, ReadError> {
+        scrub::scrub(&self.inner.shared.store)
+    }
+
+    /// Commits what is queued, then ends the writer thread and closes the file. Blocks.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+
+    pub(super) fn start(
+        store: Store,
+        recovered: Recovered,
+        options: JournalOptions,
+    ) -> Result<Self, OpenError> {
+        let clock_floor = recovered.clock();
+        let shared = Arc::new(Shared::new(store, &recovered));
+        let (announce, position) = watch::channel(encoded(recovered.vector));
+        let (sender, orders) = mpsc::channel(QUEUE);
+        let JournalOptions { publish, new_origin, .. } = options;
+        let writer = Writer::new(Arc::clone(&shared), announce, publish, new_origin);
+        let thread = thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || writer.run(orders))
+            .map_err(|error| OpenError::Storage(error.to_string()))?;
+        let inner = Inner {
+            shared,
+            position,
+            clock_floor,
+            orders: RwLock::new(Some(sender)),
+            thread: Mutex::new(Some(thread)),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    fn orders(&self) -> Option<mpsc::Sender<Order>> {
+        self.inner.orders.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+pub(super) struct Inner {
+    pub(super) shared: Arc<Shared>,
+    position: watch::Receiver<Arc<Position>>,
+    clock_floor: Timestamp,
+    orders: RwLock<Option<mpsc::Sender<Order>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Inner {
+    /// The writer thread ends once nobody can send it anything and its queue is empty.
+    fn close(&self) {
+        drop(self.orders.write().unwrap_or_else(PoisonError::into_inner).take());
+        let mut slot = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(thread) = slot.take() else { return };
+        // A handle that is dropped by a callback is on the writer thread, which cannot wait for
+        // itself; it ends when the callback returns.
+        if thread.thread().id() != thread::current().id() && thread.join().is_err() {
+            tracing::error!("the writer thread of the journal panicked");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+fn refuse(order: Order) -> Result<(), CommitError> {
+    if let Order::Commit(commit) = order {
+        (commit.done)(Err(CommitError::Closed));
+    }
+    Err(CommitError::Closed)
+}
+
+/// Orders that wait for the writer thread: one transaction's worth.
+const QUEUE: usize = 1_024;

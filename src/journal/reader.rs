@@ -1,0 +1,254 @@
+//! Reads: each one is answered from one snapshot of the database, and checks every hash it meets.
+
+use std::ops::Bound;
+use std::sync::atomic::Ordering;
+
+use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::entry::{Dot, Entry};
+use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, Sequence};
+use bytes::Bytes;
+use redb::{Key, ReadOnlyTable, ReadTransaction};
+
+use super::record::{self, Fields};
+use super::shared::Shared;
+use super::store::unreadable;
+use super::table::{self, Generation, Table};
+use super::{DocumentRow, Listed, ReadError, StoredDocument};
+
+type Opened<K> = ReadOnlyTable<K, &'static [u8]>;
+
+pub(super) fn row(
+    shared: &Shared,
+    document: DocumentId,
+) -> Result<(Option<DocumentRow>, bool), ReadError> {
+    // Counted before the snapshot is taken: an entry that is durable by now is counted.
+    let any_pending = shared.pending.load(Ordering::Acquire) > 0;
+    shared.store.read(|transaction| {
+        let row = row_of(&open(transaction, &table::DOCUMENTS)?, document)?;
+        let pending = any_pending && has_pending(transaction, document)?;
+        Ok((row, pending))
+    })
+}
+
+pub(super) fn load(shared: &Shared, document: DocumentId) -> Result<StoredDocument, ReadError> {
+    shared.store.read(|transaction| {
+        Ok(StoredDocument {
+            row: row_of(&open(transaction, &table::DOCUMENTS)?, document)?,
+            snapshot: snapshot(transaction, document, Generation::Newest)?,
+            tail: indexed(transaction, &table::TAILS, document)?,
+            pending: indexed(transaction, &table::PENDING, document)?,
+        })
+    })
+}
+
+pub(super) fn snapshot_before(
+    shared: &Shared,
+    document: DocumentId,
+) -> Result<Option<Bytes>, ReadError> {
+    shared.store.read(|transaction| snapshot(transaction, document, Generation::Before))
+}
+
+pub(super) fn entries(
+    shared: &Shared,
+    origin: Origin,
+    after: Sequence,
+    most: usize,
+    most_bytes: usize,
+) -> Result<Vec<Entry>, ReadError> {
+    let first = table::entry_key(Dot { origin, sequence: after });
+    let last = table::entry_key(Dot { origin, sequence: Sequence(u64::MAX) });
+    shared.store.read(|transaction| {
+        let table = open(transaction, &table::ENTRIES)?;
+        let (mut found, mut bytes) = (Vec::<Entry>::new(), 0);
+        let bounds = (Bound::Excluded(&first), Bound::Included(&last));
+        for pair in table.range::<&[u8; 24]>(bounds).map_err(unreadable)? {
+            let (key, value) = pair.map_err(unreadable)?;
+            let entry = record::entry(key.value(), table::entry_dot(key.value())?, value.value())?;
+            let gap = found.last().is_some_and(|last| last.sequence.next() != entry.sequence);
+            if gap {
+                return Err(ReadError::Corrupt { table: table::ENTRIES.name });
+            }
+            bytes += entry.change.len();
+            if !found.is_empty() && (found.len() >= most || bytes > most_bytes) {
+                break;
+            }
+            found.push(entry);
+        }
+        Ok(found)
+    })
+}
+
+pub(super) fn list(
+    shared: &Shared,
+    collection: &CollectionName,
+    prefix: &str,
+    after: Option<&DocumentKey>,
+    limit: usize,
+) -> Result<Vec<Listed>, ReadError> {
+    let (mut start, mut cursor) = (Vec::new(), Vec::new());
+    table::name_key(&mut start, collection, prefix);
+    if let Some(after) = after {
+        table::name_key(&mut cursor, collection, after.as_str());
+    }
+    let first = match after {
+        Some(_) if cursor >= start => Bound::Excluded(cursor.as_slice()),
+        _ => Bound::Included(start.as_slice()),
+    };
+    shared.store.read(|transaction| {
+        let names = open(transaction, &table::NAMES)?;
+        let documents = open(transaction, &table::DOCUMENTS)?;
+        let mut found = Vec::new();
+        for pair in names.range::<&[u8]>((first, Bound::Unbounded)).map_err(unreadable)?.take(limit)
+        {
+            let (key, value) = pair.map_err(unreadable)?;
+            if !key.value().starts_with(&start) {
+                break;
+            }
+            found.push(listed(&documents, key.value(), value.value())?);
+        }
+        Ok(found)
+    })
+}
+
+pub(super) fn pending(
+    shared: &Shared,
+    after: Option<DocumentId>,
+    limit: usize,
+) -> Result<Vec<DocumentId>, ReadError> {
+    shared.store.read(|transaction| {
+        let table = open(transaction, &table::PENDING)?;
+        let mut found = Vec::new();
+        let mut cursor = after;
+        while found.len() < limit {
+            let last = cursor.map(|document| table::index_bounds(document).1);
+            let first = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut range =
+                table.range::<&[u8; 40]>((first, Bound::Unbounded)).map_err(unreadable)?;
+            let Some(pair) = range.next() else { break };
+            let (key, value) = pair.map_err(unreadable)?;
+            Fields::unseal(table::PENDING.name, key.value(), value.value())?;
+            let (document, _) = table::index_parts(table::PENDING.name, key.value())?;
+            found.push(document);
+            cursor = Some(document);
+        }
+        Ok(found)
+    })
+}
+
+pub(super) fn conflicts_of(
+    shared: &Shared,
+    document: DocumentId,
+) -> Result<Vec<(ConflictId, Bytes)>, ReadError> {
+    let first = table::conflict_key(document, ConflictId([0; 16]));
+    let last = table::conflict_key(document, ConflictId([u8::MAX; 16]));
+    let rows = ledger(shared, Bound::Included(&first), Bound::Included(&last), usize::MAX)?;
+    Ok(rows.into_iter().map(|(_, conflict, bytes)| (conflict, bytes)).collect())
+}
+
+pub(super) fn conflicts(
+    shared: &Shared,
+    after: Option<(DocumentId, ConflictId)>,
+    limit: usize,
+) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
+    let cursor = after.map(|(document, conflict)| table::conflict_key(document, conflict));
+    let first = cursor.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    ledger(shared, first, Bound::Unbounded, limit)
+}
+
+pub(super) fn open<K: Key + 'static>(
+    transaction: &ReadTransaction,
+    table: &Table<K>,
+) -> Result<Opened<K>, ReadError> {
+    transaction.open_table(table.definition).map_err(unreadable)
+}
+
+fn ledger(
+    shared: &Shared,
+    first: Bound<&[u8; 32]>,
+    last: Bound<&[u8; 32]>,
+    limit: usize,
+) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
+    shared.store.read(|transaction| {
+        let table = open(transaction, &table::CONFLICTS)?;
+        let mut found = Vec::new();
+        for pair in table.range::<&[u8; 32]>((first, last)).map_err(unreadable)?.take(limit) {
+            let (key, value) = pair.map_err(unreadable)?;
+            let fields = Fields::unseal(table::CONFLICTS.name, key.value(), value.value())?;
+            let (document, conflict) = table::conflict_parts(key.value())?;
+            found.push((document, conflict, Bytes::copy_from_slice(fields.rest())));
+        }
+        Ok(found)
+    })
+}
+
+fn row_of(
+    documents: &Opened<&'static [u8; 16]>,
+    document: DocumentId,
+) -> Result<Option<DocumentRow>, ReadError> {
+    let key = document.as_bytes();
+    let value = documents.get(key).map_err(unreadable)?;
+    value.map(|value| record::row(key, value.value())).transpose()
+}
+
+fn has_pending(transaction: &ReadTransaction, document: DocumentId) -> Result<bool, ReadError> {
+    let (first, last) = table::index_bounds(document);
+    let table = open(transaction, &table::PENDING)?;
+    let Some(pair) = table.range::<&[u8; 40]>(&first..=&last).map_err(unreadable)?.next() else {
+        return Ok(false);
+    };
+    let (key, value) = pair.map_err(unreadable)?;
+    Fields::unseal(table::PENDING.name, key.value(), value.value()).map(|_| true)
+}
+
+fn snapshot(
+    transaction: &ReadTransaction,
+    document: DocumentId,
+    generation: Generation,
+) -> Result<Option<Bytes>, ReadError> {
+    let name = table::SNAPSHOTS.name;
+    let key = table::snapshot_key(document, generation);
+    let value = open(transaction, &table::SNAPSHOTS)?.get(&key).map_err(unreadable)?;
+    let unsealed = |value: &[u8]| {
+        let fields = Fields::unseal(name, &key, value)?;
+        Ok(Bytes::copy_from_slice(fields.rest()))
+    };
+    value.map(|value| unsealed(value.value())).transpose()
+}
+
+/// The entries that `pending-1` or `tails-1` has of a document.
+fn indexed(
+    transaction: &ReadTransaction,
+    index: &Table<&'static [u8; 40]>,
+    document: DocumentId,
+) -> Result<Vec<Entry>, ReadError> {
+    let (first, last) = table::index_bounds(document);
+    let entries = open(transaction, &table::ENTRIES)?;
+    let mut found = Vec::new();
+    let rows = open(transaction, index)?;
+    for pair in rows.range::<&[u8; 40]>(&first..=&last).map_err(unreadable)? {
+        let (key, value) = pair.map_err(unreadable)?;
+        Fields::unseal(index.name, key.value(), value.value())?;
+        let (_, dot) = table::index_parts(index.name, key.value())?;
+        let key = table::entry_key(dot);
+        let value = entries.get(&key).map_err(unreadable)?;
+        let lost = ReadError::Corrupt { table: table::ENTRIES.name };
+        found.push(record::entry(&key, dot, value.ok_or(lost)?.value())?);
+    }
+    Ok(found)
+}
+
+fn listed(
+    documents: &Opened<&'static [u8; 16]>,
+    key: &[u8],
+    value: &[u8],
+) -> Result<Listed, ReadError> {
+    let document = record::name_row(key, value)?;
+    let damaged = |table: &'static str| ReadError::Corrupt { table };
+    // The two tables are written together, so a name without its row is damage.
+    let row = row_of(documents, document)?.filter(|row| row.json.is_some());
+    let row = row.ok_or_else(|| damaged(table::DOCUMENTS.name))?;
+    let text = key.splitn(2, |&byte| byte == 0).nth(1).unwrap_or_default();
+    let text = std::str::from_utf8(text).map_err(|_| damaged(table::NAMES.name))?;
+    let key = text.parse().map_err(|_| damaged(table::NAMES.name))?;
+    Ok(Listed { key, document, row })
+}

@@ -1,0 +1,267 @@
+//! Records: how values are written, with a hash over table, key and value.
+//!
+//! redb checks its pages only when it repairs a file, so bits that rot would be read as they are.
+//! Each value here ends with the XXH3-64 of the table's name, the key and the bytes before it,
+//! and no field of a value is looked at before that hash was compared.
+//!
+//! ```text
+//! format (1) | fields ... | hash (8)
+//! ```
+//!
+//! Numbers are big-endian. Texts have their length in front; a field of bytes is the last one and
+//! takes what is left.
+
+use anabranch_crdt::entry::{Dot, Entry};
+use anabranch_crdt::ids::{DocumentId, DocumentName, RegionName, Sequence, Timestamp};
+use bytes::Bytes;
+use twox_hash::XxHash3_64;
+
+use super::table::{DOCUMENTS, ENTRIES, NAMES, ORIGINS};
+use super::{DocumentRow, Identity, ReadError};
+
+/// Writes records into one buffer that is used again and again.
+#[derive(Debug, Default)]
+pub(super) struct Encoder {
+    bytes: Vec<u8>,
+}
+
+impl Encoder {
+    pub(super) fn entry(&mut self, key: &[u8], entry: &Entry) -> &[u8] {
+        self.start();
+        self.bytes.extend_from_slice(entry.document.as_bytes());
+        self.number(entry.admitted.0);
+        self.name(entry.name.as_ref());
+        self.bytes.extend_from_slice(&entry.change);
+        self.seal(ENTRIES.name, key)
+    }
+
+    pub(super) fn row(&mut self, key: &[u8], row: &DocumentRow) -> &[u8] {
+        self.start();
+        self.bytes.extend_from_slice(&row.digest);
+        self.number(u64::from(row.conflicts));
+        self.number(row.changes);
+        self.name(row.name.as_ref());
+        self.bytes.push(u8::from(row.json.is_some()));
+        self.bytes.extend_from_slice(row.json.as_deref().unwrap_or_default());
+        self.seal(DOCUMENTS.name, key)
+    }
+
+    /// A record that says no more than its key.
+    pub(super) fn empty(&mut self, table: &'static str, key: &[u8]) -> &[u8] {
+        self.blob(table, key, &[])
+    }
+
+    /// A record of bytes that only their owner can read.
+    pub(super) fn blob(&mut self, table: &'static str, key: &[u8], bytes: &[u8]) -> &[u8] {
+        self.start();
+        self.bytes.extend_from_slice(bytes);
+        self.seal(table, key)
+    }
+
+    pub(super) fn name_row(&mut self, key: &[u8], document: DocumentId) -> &[u8] {
+        self.blob(NAMES.name, key, document.as_bytes())
+    }
+
+    pub(super) fn origin(&mut self, key: &[u8], row: &OriginRow) -> &[u8] {
+        self.start();
+        self.number(row.sequence.0);
+        self.number(row.latest.0);
+        self.text(row.region.as_ref().map_or("", RegionName::as_str));
+        self.seal(ORIGINS.name, key)
+    }
+
+    pub(super) fn identity(&mut self, table: &'static str, key: &[u8], who: &Identity) -> &[u8] {
+        self.start();
+        self.bytes.extend_from_slice(who.cluster.0.as_bytes());
+        self.bytes.extend_from_slice(who.origin.as_bytes());
+        self.text(who.region.as_str());
+        self.seal(table, key)
+    }
+
+    fn start(&mut self) {
+        self.bytes.clear();
+        if self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
+        }
+        self.bytes.push(FORMAT);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.bytes.extend_from_slice(&number.to_be_bytes());
+    }
+
+    /// Names have at most 512 bytes, so their length fits; a longer text would not be read back.
+    fn text(&mut self, text: &str) {
+        let length = u16::try_from(text.len()).unwrap_or(u16::MAX);
+        self.bytes.extend_from_slice(&length.to_be_bytes());
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    /// No collection name is empty, so an empty one says that there is no name.
+    fn name(&mut self, name: Option<&DocumentName>) {
+        match name {
+            Some(name) => {
+                self.text(name.collection.as_str());
+                self.text(name.key.as_str());
+            }
+            None => self.text(""),
+        }
+    }
+
+    fn seal(&mut self, table: &'static str, key: &[u8]) -> &[u8] {
+        let hash = hash(table, key, &self.bytes);
+        self.number(hash);
+        &self.bytes
+    }
+}
+
+/// What `origins-1` says about an origin.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct OriginRow {
+    pub(super) sequence: Sequence,
+    /// The greatest admission time of its entries.
+    pub(super) latest: Timestamp,
+    pub(super) region: Option<RegionName>,
+}
+
+/// The fields of a record that are still to be read; anything unexpected is damage.
+#[derive(Debug)]
+pub(super) struct Fields<'a> {
+    table: &'static str,
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn of(table: &'static str, rest: &'a [u8]) -> Self {
+        Self { table, rest }
+    }
+
+    /// Compares the hash of a record, and returns its fields.
+    pub(super) fn unseal(
+        table: &'static str,
+        key: &[u8],
+        value: &'a [u8],
+    ) -> Result<Self, ReadError> {
+        let damaged = ReadError::Corrupt { table };
+        let Some((body, stored)) = value.split_last_chunk::<8>() else { return Err(damaged) };
+        if hash(table, key, body) != u64::from_be_bytes(*stored) {
+            return Err(damaged);
+        }
+        match body.split_first() {
+            Some((&FORMAT, rest)) => Ok(Self { table, rest }),
+            _ => Err(damaged),
+        }
+    }
+
+    pub(super) fn damaged(&self) -> ReadError {
+        ReadError::Corrupt { table: self.table }
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], ReadError> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(|| self.damaged())?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, ReadError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
+    fn text(&mut self) -> Result<&'a str, ReadError> {
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        let (text, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged())?;
+        self.rest = rest;
+        std::str::from_utf8(text).map_err(|_| self.damaged())
+    }
+
+    fn name(&mut self) -> Result<Option<DocumentName>, ReadError> {
+        let collection = self.text()?;
+        if collection.is_empty() {
+            return Ok(None);
+        }
+        let key = self.text()?;
+        let collection = collection.parse().map_err(|_| self.damaged())?;
+        let key = key.parse().map_err(|_| self.damaged())?;
+        Ok(Some(DocumentName { collection, key }))
+    }
+
+    fn region(&mut self) -> Result<Option<RegionName>, ReadError> {
+        match self.text()? {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|_| self.damaged()),
+        }
+    }
+}
+
+pub(super) fn entry(key: &[u8], dot: Dot, value: &[u8]) -> Result<Entry, ReadError> {
+    let mut fields = Fields::unseal(ENTRIES.name, key, value)?;
+    Ok(Entry {
+        origin: dot.origin,
+        sequence: dot.sequence,
+        document: DocumentId::from_bytes(fields.array()?),
+        admitted: Timestamp(fields.number()?),
+        name: fields.name()?,
+        change: Bytes::copy_from_slice(fields.rest()),
+    })
+}
+
+pub(super) fn row(key: &[u8], value: &[u8]) -> Result<DocumentRow, ReadError> {
+    let mut fields = Fields::unseal(DOCUMENTS.name, key, value)?;
+    let digest = fields.array()?;
+    let conflicts = u32::try_from(fields.number()?).map_err(|_| fields.damaged())?;
+    let changes = fields.number()?;
+    let name = fields.name()?;
+    let [live] = fields.array()?;
+    let json = (live != 0).then(|| Bytes::copy_from_slice(fields.rest()));
+    Ok(DocumentRow { name, digest, conflicts, changes, json })
+}
+
+/// The name of a live document, from its row; the JSON is not copied.
+pub(super) fn live_name(key: &[u8], value: &[u8]) -> Result<Option<DocumentName>, ReadError> {
+    let mut fields = Fields::unseal(DOCUMENTS.name, key, value)?;
+    let _: [u8; 32] = fields.array()?;
+    let name = fields.name()?;
+    let [live] = fields.array()?;
+    Ok(name.filter(|_| live != 0))
+}
+
+pub(super) fn name_row(key: &[u8], value: &[u8]) -> Result<DocumentId, ReadError> {
+    Fields::unseal(NAMES.name, key, value)?.array().map(DocumentId::from_bytes)
+}
+
+pub(super) fn origin(key: &[u8], value: &[u8]) -> Result<OriginRow, ReadError> {
+    let mut fields = Fields::unseal(ORIGINS.name, key, value)?;
+    Ok(OriginRow {
+        sequence: Sequence(fields.number()?),
+        latest: Timestamp(fields.number()?),
+        region: fields.region()?,
+    })
+}
+
+pub(super) fn identity(
+    table: &'static str,
+    key: &[u8],
+    value: &[u8],
+) -> Result<Identity, ReadError> {
+    let mut fields = Fields::unseal(table, key, value)?;
+    let cluster = anabranch_crdt::ids::ClusterId(uuid::Uuid::from_bytes(fields.array()?));
+    let origin = anabranch_crdt::ids::Origin::from_bytes(fields.array()?);
+    let region = fields.region()?.ok_or_else(|| fields.damaged())?;
+    Ok(Identity { cluster, region, origin })
+}
+
+fn hash(table: &str, key: &[u8], body: &[u8]) -> u64 {
+    let seed = XxHash3_64::oneshot(table.as_bytes());
+    let seed = XxHash3_64::oneshot_with_seed(seed, key);
+    XxHash3_64::oneshot_with_seed(seed, body)
+}
+
+/// The layout of records that this release writes and reads.
+const FORMAT: u8 = 1;
+
+/// A buffer that grew larger for one big record is given back.
+const KEPT_BYTES: usize = 1 << 20;
