@@ -363,7 +363,9 @@ impl Read {
 }
 
 fn replication_settings(settings: &TransportSettings, journal: &Journal) -> ReplicationSettings {
+    let named = |(origin, region): (Origin, Option<RegionName>)| Some((origin, region?));
     ReplicationSettings {
+        names: journal.origins().into_iter().filter_map(named).collect(),
         region: settings.region.clone(),
         origin: journal.identity().origin,
         peers: settings.peers.keys().cloned().collect(),

@@ -3,6 +3,7 @@
 // Some tests read the log, which takes a subscriber.
 #![cfg(feature = "server")]
 
+mod driving;
 mod leaves;
 mod refusals;
 mod rig;
