@@ -1,6 +1,8 @@
 //! Who may use what, where a lint cannot say it: the pure parts stay pure, Automerge stays in its
 //! room, files stay readable.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, which is its purpose")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

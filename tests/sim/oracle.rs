@@ -22,6 +22,8 @@ pub(crate) struct Oracle {
     excused: BTreeSet<Dot>,
     /// Times that an entry came to a node.
     deliveries: BTreeMap<(usize, Dot), u32>,
+    /// Digests that came to any node.
+    pub(crate) digests: u64,
     pub(crate) lost: usize,
     pub(crate) recovered: usize,
     rolled_back: BTreeSet<Dot>,
@@ -71,6 +73,7 @@ impl Oracle {
     }
 
     pub(crate) fn delivered(&mut self, node: usize, frame: &Frame) {
+        self.digests += u64::from(matches!(frame, Frame::Digest(_)));
         if let Frame::Entries(batch) = frame {
             for entry in &batch.entries {
                 *self.deliveries.entry((node, entry.dot())).or_default() += 1;
@@ -99,7 +102,9 @@ impl Oracle {
     }
 
     /// Checks the end: equal replicas that hold everything that was promised.
-    pub(crate) fn judge(&mut self, disks: &[Box<dyn Storage>]) {
+    ///
+    /// What was written at a node that stays down may be on its disk alone.
+    pub(crate) fn judge(&mut self, disks: &[Box<dyn Storage>], absent: Option<&dyn Storage>) {
         let first = disks[0].entries();
         for disk in disks {
             let entries = disk.entries();
@@ -111,9 +116,11 @@ impl Oracle {
         }
         let held: BTreeSet<Dot> = first.iter().map(Entry::dot).collect();
         let missing: Vec<&Dot> = self.acknowledged.difference(&held).collect();
-        self.lost = missing.len();
-        let unexcused = missing.iter().find(|dot| !self.excused.contains(dot));
+        let waits = |dot: Dot| absent.is_some_and(|disk| disk.vector().contains(dot));
+        let lost: Vec<&Dot> = missing.into_iter().filter(|dot| !waits(**dot)).collect();
+        let unexcused = lost.iter().find(|dot| !self.excused.contains(dot));
         assert_eq!(unexcused, None, "an acknowledged write is lost");
+        self.lost = lost.len();
         self.recovered = self.rolled_back.intersection(&held).count();
         let promised =
             self.acknowledged.intersection(&held).filter_map(|dot| self.entries.get(dot));
@@ -133,6 +140,7 @@ impl Oracle {
 
     pub(crate) fn forget_deliveries(&mut self) {
         self.deliveries.clear();
+        self.digests = 0;
     }
 }
 

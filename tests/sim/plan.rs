@@ -59,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) omitted: f64,
     /// Share of the dials that open a second link.
     pub(crate) second_links: f64,
+    /// Whether one node stays down at the end; the others must agree without it.
+    pub(crate) leaves_one_down: bool,
 }
 
 impl Plan {
@@ -70,9 +72,11 @@ impl Plan {
         let slow_disk = rng.random_bool(0.3);
         // One entry per slow sync would only show that a backlog takes its time.
         let fewest = if slow_disk { 32 } else { 1 };
+        let topology = topologies[rng.random_range(0..topologies.len())];
         Self {
             nodes: rng.random_range(3..=5),
-            topology: topologies[rng.random_range(0..topologies.len())],
+            topology,
+            leaves_one_down: topology == Topology::Mesh && rng.random_bool(0.4),
             trouble: millis(rng, 8_000, 25_000),
             interval: millis(rng, 200, 1_000),
             batch_entries: if small { rng.random_range(fewest..fewest + 8) } else { 256 },
@@ -113,6 +117,7 @@ impl Plan {
             second_links: 0.0,
             disk_delay: Duration::from_millis(5),
             interval: Duration::from_millis(1_000),
+            write_every: Duration::from_millis(10),
             ..Self::draw(rng)
         }
     }

@@ -1,16 +1,17 @@
 //! One run: virtual time, nodes, clients and faults, all drawn from one seed.
 
+mod faults;
+mod links;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use anabranch::replication::frame::Frame;
 use anabranch::replication::{
     Effect, Input, LinkId, Now, Replication, ReplicationSettings, Ticket,
 };
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{DocumentId, Origin, RegionName, Sequence, Timestamp};
-use bytes::Bytes;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -66,6 +67,7 @@ pub(crate) struct Report {
     pub(crate) renewals: usize,
     pub(crate) deliveries: u64,
     pub(crate) repeated: u64,
+    pub(crate) digests: u64,
     pub(crate) healed_in: Duration,
 }
 
@@ -87,6 +89,8 @@ pub(crate) struct World {
     oracle: Oracle,
     trace: DefaultHasher,
     healed: bool,
+    /// A node that stays down when everything else is healed.
+    absent: Option<usize>,
     written: u64,
     report: Report,
 }
@@ -112,6 +116,7 @@ impl World {
             oracle: Oracle::default(),
             trace: DefaultHasher::new(),
             healed: false,
+            absent: None,
             written: 0,
             report: Report::default(),
             rng,
@@ -148,7 +153,8 @@ impl World {
             assert!(self.now < deadline, "no convergence after healing: {}", self.differences());
             self.run_until(self.now + self.plan.interval / 2);
         }
-        self.oracle.judge(&self.disks);
+        let absent = self.absent.map(|node| self.disks.remove(node));
+        self.oracle.judge(&self.disks, absent.as_deref());
         self.report.healed_in = self.now - healed_at;
         self.finish()
     }
@@ -165,6 +171,7 @@ impl World {
         self.report.trace = self.trace.finish();
         self.report.acknowledged = self.oracle.acknowledged();
         self.report.lost = self.oracle.lost;
+        self.report.digests = self.oracle.digests;
         self.report.recovered = self.oracle.recovered;
         (self.report.deliveries, self.report.repeated) = self.oracle.deliveries();
         self.report
@@ -187,17 +194,31 @@ impl World {
         self.healed = true;
         self.network.blocked.clear();
         self.release();
-        for node in 0..self.plan.nodes {
+        if self.plan.leaves_one_down {
+            let absent = self.any_node();
+            self.stop(absent);
+            self.absent = Some(absent);
+        }
+        for node in self.present() {
             if self.processes[node].is_none() {
                 self.start(node);
             }
         }
     }
 
+    /// Returns the nodes that must agree in the end.
+    fn present(&self) -> Vec<usize> {
+        (0..self.plan.nodes).filter(|node| self.absent != Some(*node)).collect()
+    }
+
     fn has_converged(&self) -> bool {
-        let vector = self.disks[0].vector();
-        let equal = self.disks.iter().all(|disk| disk.vector() == vector && disk.staged() == 0);
-        equal && (0..self.plan.nodes).all(|node| self.status_is_clean(node))
+        let present = self.present();
+        let vector = self.disks[present[0]].vector();
+        let equal = |node: &usize| {
+            let disk = &self.disks[*node];
+            disk.vector() == vector && disk.staged() == 0
+        };
+        present.iter().all(equal) && present.iter().all(|node| self.status_is_clean(*node))
     }
 
     /// Tells whether a node sees itself level with every peer that it can have a link to.
@@ -212,7 +233,7 @@ impl World {
                 && peer.seconds_behind == 0.0
                 && peer.entries_missing == 0
                 && peer.connected;
-            level || !joined
+            level || !joined || other == self.absent
         })
     }
 
@@ -483,182 +504,6 @@ impl World {
         let sequence = self.disks[node].vector().sequence(origin).next();
         let others = self.disks.iter().enumerate().filter(|(other, _)| *other != node);
         others.map(|(_, disk)| disk).any(|disk| disk.may_hold(Dot { origin, sequence }))
-    }
-
-    // Links
-
-    fn dial(&mut self, a: usize, b: usize) {
-        let pause = Duration::from_millis(self.rng.random_range(100..1_000));
-        self.schedule_in(pause, Event::Dial { a, b });
-        let up = self.processes[a].is_some() && self.processes[b].is_some();
-        let reachable = self.network.reaches(a, b) && self.network.reaches(b, a);
-        let second = !self.healed && self.rng.random_bool(self.plan.second_links);
-        if !up || !reachable || (self.network.joined(a, b) && !second) {
-            return;
-        }
-        let seen = [self.now + self.brief(20), self.now + self.brief(20)];
-        let link = self.network.open([a, b], seen);
-        for (node, at) in [(a, seen[0]), (b, seen[1])] {
-            let life = self.lives[node];
-            self.schedule_at(at, Event::Connected { node, life, link });
-        }
-    }
-
-    fn connected(&mut self, node: usize, life: u64, id: LinkId) {
-        let Some(link) = self.network.links.get_mut(&id) else { return };
-        if self.lives[node] != life || link.dead {
-            link.dead = true;
-            return;
-        }
-        let side = usize::from(link.ends[1] == node);
-        link.open[side] = true;
-        let region = self.regions[link.ends[1 - side]].clone();
-        self.give(node, life, Input::Connected { link: id, region });
-    }
-
-    fn disconnected(&mut self, node: usize, life: u64, id: LinkId) {
-        if let Some(link) = self.network.links.get_mut(&id) {
-            let side = usize::from(link.ends[1] == node);
-            link.open[side] = false;
-            if link.open == [false; 2] {
-                self.network.links.remove(&id);
-            }
-        }
-        self.give(node, life, Input::Disconnected { link: id, reason: "reset".to_owned() });
-    }
-
-    /// Closes a node's end of a link; the other end hears of it some time later.
-    fn close(&mut self, node: usize, id: LinkId) {
-        let Some(link) = self.network.links.get_mut(&id) else { return };
-        link.dead = true;
-        let side = usize::from(link.ends[1] == node);
-        link.open[side] = false;
-        self.tell_end(id, 1 - side);
-    }
-
-    fn reset(&mut self, id: LinkId) {
-        let Some(link) = self.network.links.get_mut(&id) else { return };
-        if !link.dead {
-            link.dead = true;
-            self.tell_end(id, 0);
-            self.tell_end(id, 1);
-        }
-    }
-
-    fn tell_end(&mut self, id: LinkId, side: usize) {
-        let node = self.network.links[&id].ends[side];
-        let (life, delay) = (self.lives[node], self.brief(400));
-        self.schedule_in(delay, Event::Disconnected { node, life, link: id });
-    }
-
-    fn send(&mut self, node: usize, link: LinkId, bytes: &Bytes) {
-        let frame = Frame::decode(bytes).expect("nodes send well-formed frames");
-        self.oracle.sent(&frame, &*self.disks[node]);
-        let one = matches!(&frame, Frame::Entries(batch) if batch.entries.len() == 1);
-        let control = !matches!(frame, Frame::Entries(_));
-        assert!(bytes.len() <= self.plan.frame_bytes || one || control, "a frame is too long");
-        let plan = (&self.plan, self.healed);
-        let flights = self.network.send(link, node, bytes, self.now, plan, &mut self.rng);
-        for flight in flights {
-            self.schedule_at(flight.at, Event::Arrive(flight));
-        }
-    }
-
-    fn arrive(&mut self, flight: Flight) {
-        let link = flight.link;
-        let harsh = self.plan.loss > 0.0;
-        let Some((node, bytes)) = self.network.arrive(flight, harsh) else { return };
-        self.note(("frame", node, link, &bytes));
-        let frame = Frame::decode(&bytes).unwrap();
-        self.oracle.delivered(node, &frame);
-        let life = self.lives[node];
-        self.give(node, life, Input::Frame { link, bytes });
-    }
-
-    fn release(&mut self) {
-        for flight in self.network.release(self.now) {
-            self.schedule_at(flight.at, Event::Arrive(flight));
-        }
-    }
-
-    // Faults
-
-    fn partition(&mut self) {
-        self.schedule_after(self.plan.partitions, Event::Partition);
-        if self.healed {
-            return;
-        }
-        self.report.partitions += 1;
-        let lasts = Duration::from_millis(self.rng.random_range(100..8_000));
-        let side: Vec<bool> = (0..self.plan.nodes).map(|_| self.rng.random_bool(0.5)).collect();
-        for a in 0..self.plan.nodes {
-            for b in 0..self.plan.nodes {
-                let cut = side[a] != side[b] && (side[a] || !self.plan.one_way);
-                if cut && self.network.blocked.insert((a, b)) {
-                    self.schedule_in(lasts, Event::Unblock { pair: (a, b) });
-                    for link in self.network.between(a, b) {
-                        let delay = self.brief(4_000);
-                        self.schedule_in(delay, Event::Starve { link });
-                    }
-                }
-            }
-        }
-    }
-
-    /// Ends a link that a partition has cut for longer than its idle timeout.
-    fn starve(&mut self, id: LinkId) {
-        let Some(link) = self.network.links.get(&id) else { return };
-        let [a, b] = link.ends;
-        if !self.network.reaches(a, b) || !self.network.reaches(b, a) {
-            self.reset(id);
-        }
-    }
-
-    fn flap(&mut self) {
-        self.schedule_after(self.plan.flaps, Event::Flap);
-        let links: Vec<LinkId> = self.network.links.keys().copied().collect();
-        if !self.healed && !links.is_empty() {
-            let link = links[self.rng.random_range(0..links.len())];
-            self.reset(link);
-        }
-    }
-
-    fn crash_someone(&mut self) {
-        self.schedule_after(self.plan.crashes, Event::Crash);
-        let node = self.any_node();
-        if self.healed || self.processes[node].is_none() {
-            return;
-        }
-        self.report.crashes += 1;
-        // Half of the crashes come between the sync and the news of it.
-        if self.rng.random_bool(0.5) {
-            self.sync(node, false);
-        }
-        self.disks[node].crash();
-        self.processes[node] = None;
-        self.lives[node] += 1;
-        let links = self.network.links.iter().filter(|(_, link)| link.ends.contains(&node));
-        let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
-        links.into_iter().for_each(|link| self.close(node, link));
-        let pause = Duration::from_millis(self.rng.random_range(500..4_000));
-        self.schedule_in(pause, Event::Restart { node });
-        if self.rng.random_bool(self.plan.rollbacks) {
-            self.roll_back(node);
-        }
-    }
-
-    fn roll_back(&mut self, node: usize) {
-        let image = self.images[node].image();
-        let others = self.disks.iter().enumerate().filter(|(other, _)| *other != node);
-        let others: Vec<&dyn Storage> = others.map(|(_, disk)| &**disk).collect();
-        self.oracle.rolled_back(&self.disks[node].vector(), &image.vector(), &others);
-        self.disks[node] = image;
-    }
-
-    fn restart(&mut self, node: usize) {
-        if self.processes[node].is_none() {
-            self.start(node);
-        }
     }
 
     fn note(&mut self, what: impl Hash) {
