@@ -58,6 +58,9 @@ use bytes::Bytes;
 pub use handle::Journal;
 pub use scrub::ScrubReport;
 
+/// Hears of each durable transaction.
+pub type Publish = Box<dyn FnMut(&Arc<CommitBatch>) + Send>;
+
 /// How to open a journal.
 pub struct JournalOptions {
     /// The cluster that the data belongs to; another cluster's data is refused.
@@ -69,7 +72,7 @@ pub struct JournalOptions {
     /// Draws the origin of a new incarnation.
     pub new_origin: Box<dyn FnMut() -> Origin + Send>,
     /// Called on the writer thread after each durable commit and before anyone else hears of it.
-    pub publish: Box<dyn FnMut(&Arc<CommitBatch>) + Send>,
+    pub publish: Publish,
 }
 
 impl fmt::Debug for JournalOptions {
