@@ -1,0 +1,3 @@
+//! End to end: real nodes, real files, real sockets.
+
+mod process;
