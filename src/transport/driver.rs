@@ -267,7 +267,14 @@ async fn submit_all(
         let done = Box::new(move |outcome: Result<_, CommitError>| {
             answer.give(outcome.err().map(|error| error.to_string()));
         });
-        let commit = Commit { drafts: Vec::new(), entries, rows: Vec::new(), lineage: None, done };
+        let commit = Commit {
+            drafts: Vec::new(),
+            entries,
+            rows: Vec::new(),
+            lineage: None,
+            origin: None,
+            done,
+        };
         // `done` is called in any case.
         let _ = journal.submit(commit).await;
     }
