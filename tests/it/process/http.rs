@@ -1,6 +1,6 @@
 //! A client of a few lines, so that the tests do not check the program with its own code.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;

@@ -160,7 +160,9 @@ fn moment(random: &mut ChaCha8Rng) -> (u64, Duration) {
 fn difference(east: &Listing, west: &Listing) -> Vec<String> {
     let only = |region: &str, one: &Listing, other: &Listing| {
         let missing = one.iter().filter(|document| !other.contains(document));
-        missing.map(|(key, value)| format!("{region}: {key} {:.200}", value.to_string())).collect::<Vec<_>>()
+        missing
+            .map(|(key, value)| format!("{region}: {key} {:.200}", value.to_string()))
+            .collect::<Vec<_>>()
     };
     [only("east", east, west), only("west", west, east)].concat()
 }

@@ -8,8 +8,17 @@
     reason = "a test that panics has failed, which is its purpose"
 )]
 
+mod cli;
+mod conflicts;
+mod dev;
+mod docs;
+mod help;
 mod http;
 mod kill;
 mod load;
+mod mistakes;
+mod runner;
+mod serve;
 mod support;
 mod topology;
+mod transfer;

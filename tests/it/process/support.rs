@@ -136,9 +136,8 @@ impl Running {
 
     fn spawn(mut command: Command, input: &str, scope: Scope) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let mut child =
+            command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_owned();
         // A program that ends without reading its input has said why.
@@ -169,11 +168,7 @@ impl Running {
             assert!(Instant::now() < deadline, "still running: {}", self.said());
             thread::sleep(GLANCE);
         };
-        Outcome {
-            code: status.code(),
-            stdout: self.stdout.all(),
-            stderr: self.stderr.all(),
-        }
+        Outcome { code: status.code(), stdout: self.stdout.all(), stderr: self.stderr.all() }
     }
 
     /// Tells how the program ended, if it did.
