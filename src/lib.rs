@@ -16,6 +16,7 @@ pub mod client;
 pub mod document;
 pub mod error;
 pub mod journal;
+pub mod leaf;
 pub mod node;
 pub mod pki;
 pub mod replication;

@@ -137,7 +137,7 @@ fn check(loaded: &Loaded, precondition: &Precondition) -> Result<(), Error> {
 }
 
 /// Checks a whole document against the limits.
-pub(super) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
+pub(crate) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
     if !value.is_object() {
         let message = "a document is a JSON object";
         return Err(Error::new(ErrorKind::Invalid, "not_an_object", message));
@@ -160,7 +160,7 @@ pub(super) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn edit_error(error: EditError) -> Error {
+pub(crate) fn edit_error(error: EditError) -> Error {
     let message = error.to_string();
     match error {
         EditError::Malformed(_) => Error::new(ErrorKind::Invalid, "malformed_edit", message),
