@@ -148,8 +148,8 @@ fn timestamp(moment: OffsetDateTime) -> String {
 
 fn print(lines: &[String]) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    lines.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(|source| {
-        PkiError::Io { action: "write", file: PathBuf::from("standard output"), source }.into()
+    lines.iter().try_for_each(|line| writeln!(out, "{line}")).map_err(|cause| {
+        PkiError::Io { action: "write", file: PathBuf::from("standard output"), cause }.into()
     })
 }
 

@@ -97,7 +97,14 @@ impl Fixture {
         let done = Box::new(move |outcome: Result<_, _>| {
             done.send(outcome.is_ok()).expect("the test waits");
         });
-        let commit = Commit { drafts: Vec::new(), entries, rows: Vec::new(), lineage: None, done };
+        let commit = Commit {
+            drafts: Vec::new(),
+            entries,
+            rows: Vec::new(),
+            lineage: None,
+            origin: None,
+            done,
+        };
         self.journal.submit(commit).await.unwrap();
         assert!(durable.await.unwrap());
     }

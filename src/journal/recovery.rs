@@ -286,8 +286,8 @@ fn ends(transaction: &ReadTransaction) -> Result<VersionVector, ReadError> {
         let origin = table::entry_dot(pair.map_err(store::unreadable)?.0.value())?.origin;
         let bound = |sequence| table::entry_key(Dot { origin, sequence });
         let (first, last) = (bound(Sequence::ZERO), bound(Sequence(u64::MAX)));
-        let range = entries.range::<&[u8; 24]>(&first..=&last).map_err(store::unreadable)?;
-        if let Some(pair) = range.rev().next() {
+        let mut range = entries.range::<&[u8; 24]>(&first..=&last).map_err(store::unreadable)?;
+        if let Some(pair) = range.next_back() {
             let dot = table::entry_dot(pair.map_err(store::unreadable)?.0.value())?;
             ends.raise(origin, dot.sequence);
         }
@@ -295,6 +295,7 @@ fn ends(transaction: &ReadTransaction) -> Result<VersionVector, ReadError> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "redb may add errors; they are storage errors")]
 fn opened(result: Result<Result<Database, DatabaseError>, String>) -> Result<Database, OpenError> {
     result.map_err(OpenError::Storage)?.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::Locked,

@@ -32,7 +32,7 @@ use super::record::{Encoder, OriginRow};
 use super::recovery::{fresh_origin, recover, write_identity};
 use super::shared::Shared;
 use super::store::guarded;
-use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, Row};
+use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, Publish, Row};
 
 /// What the handles ask of the writer thread.
 pub(super) enum Order {
@@ -44,7 +44,7 @@ pub(super) enum Order {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     position: watch::Sender<Arc<Position>>,
-    publish: Box<dyn FnMut(&Arc<CommitBatch>) + Send>,
+    publish: Publish,
     new_origin: Box<dyn FnMut() -> Origin + Send>,
     own: Origin,
     encoder: Encoder,
@@ -66,7 +66,7 @@ impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
         position: watch::Sender<Arc<Position>>,
-        publish: Box<dyn FnMut(&Arc<CommitBatch>) + Send>,
+        publish: Publish,
         new_origin: Box<dyn FnMut() -> Origin + Send>,
     ) -> Self {
         let own = shared.identity().origin;

@@ -137,6 +137,6 @@ fn warn_if_shared(file: &Path) {
 #[cfg(not(unix))]
 fn warn_if_shared(_: &Path) {}
 
-fn failed(action: &'static str, file: &Path, source: io::Error) -> PkiError {
-    PkiError::Io { action, file: file.to_owned(), source }
+fn failed(action: &'static str, file: &Path, cause: io::Error) -> PkiError {
+    PkiError::Io { action, file: file.to_owned(), cause }
 }

@@ -87,14 +87,14 @@ pub enum PkiError {
         cure: String,
     },
     /// The file system failed.
-    #[error("cannot {action} {}: {source}", file.display())]
+    #[error("cannot {action} {}: {cause}", file.display())]
     Io {
         /// What was tried.
         action: &'static str,
         /// The file.
         file: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file holds something else than it should.
     #[error("{} {problem}", file.display())]
@@ -109,7 +109,13 @@ pub enum PkiError {
     Certificate(String),
     /// The certificate cannot be made.
     #[error("cannot make a certificate: {0}")]
-    Generate(#[from] rcgen::Error),
+    Generate(rcgen::Error),
+}
+
+impl From<rcgen::Error> for PkiError {
+    fn from(error: rcgen::Error) -> Self {
+        Self::Generate(error)
+    }
 }
 
 impl From<PkiError> for Error {
@@ -122,7 +128,7 @@ impl From<PkiError> for Error {
             PkiError::Certificate(_) => (ErrorKind::Invalid, "certificate_invalid"),
             PkiError::Generate(_) => (ErrorKind::Internal, "certificate_not_made"),
         };
-        Self::new(kind, code, error.to_string()).with_source(error)
+        Self::new(kind, code, error.to_string())
     }
 }
 

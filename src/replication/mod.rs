@@ -3,8 +3,36 @@
 //! It owns what this node knows of its peers, and decides what to send, to append, to read and
 //! to acknowledge. It never reads a clock, a socket or a file: inputs come in by
 //! [`Replication::handle`], effects go out, and [`Replication::poll_timeout`] names the one
-//! moment at which it wants to be called again.
+//! moment at which it wants to be called again. Effects are to be carried out in their order.
+//!
+//! # How an entry travels
+//!
+//! - **Fan-out.** What this leader admits is one stream to every peer. Each link has a cursor and
+//!   a window of what may be unacknowledged; a peer that keeps up is served from memory, one that
+//!   lags is read for from the journal, so a slow peer costs one window and nothing more.
+//! - **Relay.** An entry of another origin that has just become durable is passed on, once, to
+//!   the peers that do not say that they have a live link to that origin.
+//! - **Anti-entropy.** Every peer regularly says what it has. What this node lacks it pulls: by
+//!   one pull per origin, from any peer that has it, and not while it keeps coming by itself.
+//!
+//! Fan-out and relay make it fast, anti-entropy makes it certain: every frame but the hello may
+//! be lost, repeated or late, and nothing but time is lost.
+//!
+//! # Why a pull at the origin itself moves its cursor
+//!
+//! The origin is sending anyway. Answering a pull beside the stream would send everything twice,
+//! so the pull tells the stream where to go on.
 
+mod catchup;
+mod fanout;
+pub mod frame;
+mod greeting;
+mod intake;
+mod interface;
+mod peer;
+mod samples;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
@@ -12,195 +40,267 @@ use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
-/// One connection to a peer; never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(pub u64);
+pub use interface::{Effect, Input, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
 
-/// Pairs an effect with the input that answers it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
-
-/// The two clocks of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// Time since some fixed moment of this process; never goes back.
-    pub monotonic: Duration,
-    /// The wall clock.
-    pub wall: Timestamp,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Input {
-    /// The transport has authenticated a peer of another region.
-    Connected {
-        /// The new link.
-        link: LinkId,
-        /// The region that the peer's certificate names.
-        region: RegionName,
-    },
-    /// A link is gone; frames on it are lost from some point on.
-    Disconnected {
-        /// The link.
-        link: LinkId,
-        /// Why, for people.
-        reason: String,
-    },
-    /// A frame arrived.
-    Frame {
-        /// The link.
-        link: LinkId,
-        /// Its bytes, no longer than the frame limit.
-        bytes: Bytes,
-    },
-    /// Entries became durable in the own journal, whoever asked for it.
-    Committed {
-        /// Those that this leader admitted. May be left out under load: they are then read back.
-        local: Vec<Entry>,
-        /// Everything that is durable now.
-        vector: VersionVector,
-    },
-    /// An [`Effect::Append`] is durable (its entries are in the vector of the [`Input::Committed`]
-    /// before this) or has failed.
-    Appended {
-        /// The ticket of the effect.
-        ticket: Ticket,
-        /// Why it failed.
-        error: Option<String>,
-    },
-    /// An [`Effect::Read`] is answered.
-    Read {
-        /// The ticket of the effect.
-        ticket: Ticket,
-        /// The entries, in order; empty if there are none or the read failed.
-        entries: Vec<Entry>,
-    },
-    /// The origin of this node has changed, after [`Effect::RenewOrigin`].
-    Renewed {
-        /// The new origin.
-        origin: Origin,
-    },
-    /// The moment that [`Replication::poll_timeout`] named has come.
-    Timeout,
-}
-
-/// What to do.
-#[derive(Debug, Clone)]
-pub enum Effect {
-    /// Send a frame; if the link's queue is full, close the link instead.
-    Send {
-        /// The link.
-        link: LinkId,
-        /// The frame.
-        bytes: Bytes,
-    },
-    /// Append entries of other origins to the journal, durably, and answer with
-    /// [`Input::Appended`].
-    Append {
-        /// To answer with.
-        ticket: Ticket,
-        /// Entries without gaps per origin.
-        entries: Vec<Entry>,
-    },
-    /// Read entries of an origin from the journal and answer with [`Input::Read`].
-    Read {
-        /// To answer with.
-        ticket: Ticket,
-        /// Whose entries.
-        origin: Origin,
-        /// The entry before the first one wanted.
-        after: Sequence,
-        /// At most so many.
-        entries: usize,
-        /// At most so many bytes of changes, but at least one entry.
-        bytes: usize,
-    },
-    /// Close a link.
-    Close {
-        /// The link.
-        link: LinkId,
-        /// Why, for the log of both sides.
-        reason: String,
-    },
-    /// Remember the region of an origin.
-    NameOrigin {
-        /// The origin.
-        origin: Origin,
-        /// Its region.
-        region: RegionName,
-    },
-    /// Move the node's hybrid clock up to a peer's, as far as the allowed skew.
-    ObserveClock {
-        /// The peer's timestamp.
-        seen: Timestamp,
-    },
-    /// A peer knows more of this node's origin than the journal does: take a new origin before
-    /// anything more is admitted, and answer with [`Input::Renewed`].
-    RenewOrigin,
-}
-
-/// What an operator sees of one peer region.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PeerStatus {
-    /// The region.
-    pub region: RegionName,
-    /// Whether a link to it is up.
-    pub connected: bool,
-    /// Entries that are durable here and not acknowledged by the peer.
-    pub entries_behind: u64,
-    /// Age of the oldest such entry of this node's own origin, in seconds; 0 if there is none.
-    pub seconds_behind: f64,
-    /// Entries that the peer has, as far as known, and this node has not.
-    pub entries_missing: u64,
-    /// Why the last link went down, or the last connection attempt failed.
-    pub last_error: Option<String>,
-}
-
-/// Bounds and intervals of replication.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplicationSettings {
-    /// The region of this node.
-    pub region: RegionName,
-    /// The origin of this node.
-    pub origin: Origin,
-    /// Every other region of the cluster.
-    pub peers: Vec<RegionName>,
-    /// Bytes of one frame at most. Default 4 MiB.
-    pub frame_bytes: usize,
-    /// Entries of one batch at most. Default 1,024.
-    pub batch_entries: usize,
-    /// Time between digests on an idle link. Default 1 s.
-    pub digest_interval: Duration,
-}
+use catchup::{Answer, Gap};
+use fanout::Recent;
+use frame::Frame;
+use intake::Appending;
+use peer::{Link, Peer};
+use samples::Samples;
 
 /// The state machine of one node.
 #[derive(Debug)]
-pub struct Replication {}
+pub struct Replication {
+    settings: ReplicationSettings,
+    /// The present origin of this node.
+    origin: Origin,
+    /// Whether a new origin was asked for and has not come; nothing of the old one is sent then.
+    renewing: bool,
+    durable: VersionVector,
+    names: BTreeMap<Origin, RegionName>,
+    peers: BTreeMap<RegionName, Peer>,
+    links: BTreeMap<LinkId, RegionName>,
+    /// The newest own entries, shared by all links that keep up.
+    recent: Recent,
+    samples: Samples,
+    /// The greatest admission time of own entries.
+    clock: Timestamp,
+    gaps: BTreeMap<Origin, Gap>,
+    appends: BTreeMap<Ticket, Appending>,
+    reads: BTreeMap<Ticket, Reading>,
+    last_ticket: u64,
+}
+
+/// The moment and the effects of one call of [`Replication::handle`].
+#[derive(Debug)]
+struct Turn<'a> {
+    now: Now,
+    effects: &'a mut Vec<Effect>,
+}
+
+/// What an outstanding [`Effect::Read`] is for.
+#[derive(Debug)]
+struct Reading {
+    link: LinkId,
+    region: RegionName,
+    origin: Origin,
+    after: Sequence,
+    purpose: Purpose,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To go on with the stream of own entries.
+    Stream,
+    /// To answer a pull.
+    Answer(Answer),
+}
+
+impl Turn<'_> {
+    fn send(&mut self, link: LinkId, bytes: Bytes) {
+        self.effects.push(Effect::Send { link, bytes });
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.now.monotonic
+    }
+}
 
 impl Replication {
     /// Starts with what is durable.
     #[must_use]
     pub fn new(settings: ReplicationSettings, vector: VersionVector) -> Self {
-        let _ = (settings, vector);
-        todo!()
+        let mut names: BTreeMap<_, _> = settings.names.iter().cloned().collect();
+        names.insert(settings.origin, settings.region.clone());
+        let peers = settings.peers.iter().map(|region| (region.clone(), Peer::default()));
+        Self {
+            origin: settings.origin,
+            renewing: false,
+            samples: Samples::new(vector.sequence(settings.origin)),
+            durable: vector,
+            names,
+            peers: peers.collect(),
+            links: BTreeMap::new(),
+            recent: Recent::default(),
+            clock: Timestamp::default(),
+            gaps: BTreeMap::new(),
+            appends: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            last_ticket: 0,
+            settings,
+        }
     }
 
     /// Takes one input and adds what is to be done to `effects`, in order.
     pub fn handle(&mut self, input: Input, now: Now, effects: &mut Vec<Effect>) {
-        let _ = (input, now, effects);
-        todo!()
+        let turn = &mut Turn { now, effects };
+        self.samples.start(turn.monotonic());
+        match input {
+            Input::Connected { link, region } => self.handle_connected(link, region, turn),
+            Input::Disconnected { link, reason } => self.forget_link(link, reason, turn),
+            Input::Frame { link, bytes } => self.handle_frame(link, &bytes, turn),
+            Input::Committed { local, vector } => self.handle_committed(local, &vector, turn),
+            Input::Appended { ticket, error } => self.handle_appended(ticket, error, turn),
+            Input::Read { ticket, entries } => self.handle_read(ticket, entries, turn),
+            Input::Renewed { origin } => self.handle_renewed(origin, turn),
+            Input::Timeout => self.handle_timeout(turn),
+        }
+        self.start_pulls(turn);
     }
 
     /// Returns the next monotonic time at which [`Input::Timeout`] is wanted.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
-        todo!()
+        let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
+        let links = links.map(|link| link.next_timeout(self.settings.digest_interval));
+        links.chain(self.gaps.values().map(Gap::next_timeout)).min()
     }
 
     /// Returns what is known of every peer region, in the order of the settings.
     #[must_use]
     pub fn status(&self, now: Now) -> Vec<PeerStatus> {
-        let _ = now;
-        todo!()
+        let known = |region: &RegionName| Some((region.clone(), self.peers.get(region)?));
+        let peers = self.settings.peers.iter().filter_map(known);
+        peers.map(|(region, peer)| self.status_of(region, peer, now)).collect()
+    }
+
+    fn status_of(&self, region: RegionName, peer: &Peer, now: Now) -> PeerStatus {
+        let acknowledged = peer.known.sequence(self.origin);
+        let behind = acknowledged < self.durable.sequence(self.origin);
+        let age = behind.then(|| self.samples.age(acknowledged.next(), now.monotonic));
+        PeerStatus {
+            region,
+            connected: peer.link.is_some(),
+            entries_behind: peer.known.behind(&self.durable),
+            seconds_behind: age.unwrap_or_default().as_secs_f64(),
+            entries_missing: self.durable.behind(&peer.known),
+            last_error: peer.last_error.clone(),
+        }
+    }
+
+    fn handle_frame(&mut self, id: LinkId, bytes: &Bytes, turn: &mut Turn<'_>) {
+        let Some(region) = self.links.get(&id).cloned() else { return };
+        let frame = match Frame::decode(bytes) {
+            Ok(frame) => frame,
+            Err(error) => return self.close(id, format!("bad frame: {error}"), turn),
+        };
+        let Some(link) = self.link_mut(&region) else { return };
+        link.heard_at = turn.now.monotonic;
+        if let Frame::Hello(hello) = frame {
+            return self.handle_hello(id, &region, hello, turn);
+        }
+        if link.origin.is_none() {
+            // Ahead of its hello: what it carries will be pulled.
+            return;
+        }
+        match frame {
+            Frame::Hello(_) => {}
+            Frame::Entries(batch) => self.handle_entries(&region, batch, turn),
+            Frame::Ack { vector } => self.handle_ack(&region, &vector, turn),
+            Frame::Digest(digest) => self.handle_digest(&region, digest, turn),
+            Frame::Pull(pull) => self.handle_pull(&region, pull, turn),
+            Frame::Names(names) => self.learn_names(names, turn),
+        }
+    }
+
+    fn handle_committed(&mut self, local: Vec<Entry>, vector: &VersionVector, turn: &mut Turn<'_>) {
+        self.durable.merge(vector);
+        let durable = self.durable.sequence(self.origin);
+        self.samples.note(durable, turn.monotonic());
+        let own = local.into_iter().filter(|entry| entry.origin == self.origin);
+        for entry in own.filter(|entry| entry.sequence <= durable) {
+            self.clock = self.clock.max(entry.admitted);
+            self.recent.push(entry, &self.settings);
+        }
+        self.forget_samples();
+        self.pump_all(turn);
+        self.start_appends(turn);
+    }
+
+    fn handle_read(&mut self, ticket: Ticket, entries: Vec<Entry>, turn: &mut Turn<'_>) {
+        let Some(reading) = self.reads.remove(&ticket) else { return };
+        let live = self.links.contains_key(&reading.link);
+        if !live {
+            return;
+        }
+        // The journal may be ahead of what was published; what was not is not sent yet.
+        let durable = self.durable.sequence(reading.origin);
+        let next = reading.after.next();
+        let entries: Vec<Entry> = (next.0..)
+            .zip(entries)
+            .take_while(|(sequence, entry)| {
+                entry.origin == reading.origin
+                    && entry.sequence.0 == *sequence
+                    && entry.sequence <= durable
+            })
+            .map(|(_, entry)| entry)
+            .collect();
+        match reading.purpose {
+            Purpose::Stream => self.continue_stream(&reading, entries, turn),
+            Purpose::Answer(answer) => self.answer_pull(&reading, answer, &entries, turn),
+        }
+    }
+
+    fn handle_timeout(&mut self, turn: &mut Turn<'_>) {
+        let regions: Vec<RegionName> = self.links.values().cloned().collect();
+        for region in &regions {
+            self.check_link(region, turn);
+        }
+        self.expire_pulls(turn);
+    }
+
+    /// Raises what a peer is known to have; asks for a new origin if it has more of this node's
+    /// own than this node.
+    fn learn(&mut self, region: &RegionName, vector: &VersionVector, turn: &mut Turn<'_>) {
+        let Some(peer) = self.peers.get_mut(region) else { return };
+        peer.known.merge(vector);
+        let own = peer.known.sequence(self.origin);
+        if let Some(link) = peer.link.as_mut() {
+            link.window.acknowledge(own);
+            link.relayed.settle(&peer.known, Duration::ZERO);
+            let too_many = peer.known.len() > frame::MAX_ORIGINS;
+            if too_many {
+                let id = link.id;
+                return self.close(id, "peer names too many origins".to_owned(), turn);
+            }
+        }
+        if own > self.durable.sequence(self.origin) {
+            self.ask_for_origin(turn);
+        }
+    }
+
+    fn ask_for_origin(&mut self, turn: &mut Turn<'_>) {
+        if !self.renewing {
+            self.renewing = true;
+            turn.effects.push(Effect::RenewOrigin);
+        }
+    }
+
+    fn forget_samples(&mut self) {
+        let acknowledged = self.peers.values().map(|peer| peer.known.sequence(self.origin));
+        if let Some(least) = acknowledged.min() {
+            self.samples.forget(least);
+        }
+    }
+
+    fn link_mut(&mut self, region: &RegionName) -> Option<&mut Link> {
+        self.peers.get_mut(region)?.link.as_mut()
+    }
+
+    /// Iterates over the links whose peer has introduced itself.
+    fn greeted(&self) -> impl Iterator<Item = (&RegionName, &Peer, &Link, Origin)> {
+        self.peers.iter().filter_map(|(region, peer)| {
+            let link = peer.link.as_ref()?;
+            Some((region, peer, link, link.origin?))
+        })
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
     }
 }
+
+#[cfg(test)]
+mod tests;

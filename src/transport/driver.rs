@@ -267,7 +267,14 @@ async fn submit_all(
         let done = Box::new(move |outcome: Result<_, CommitError>| {
             answer.give(outcome.err().map(|error| error.to_string()));
         });
-        let commit = Commit { drafts: Vec::new(), entries, rows: Vec::new(), lineage: None, done };
+        let commit = Commit {
+            drafts: Vec::new(),
+            entries,
+            rows: Vec::new(),
+            lineage: None,
+            origin: None,
+            done,
+        };
         // `done` is called in any case.
         let _ = journal.submit(commit).await;
     }
@@ -363,7 +370,9 @@ impl Read {
 }
 
 fn replication_settings(settings: &TransportSettings, journal: &Journal) -> ReplicationSettings {
+    let named = |(origin, region): (Origin, Option<RegionName>)| Some((origin, region?));
     ReplicationSettings {
+        names: journal.origins().into_iter().filter_map(named).collect(),
         region: settings.region.clone(),
         origin: journal.identity().origin,
         peers: settings.peers.keys().cloned().collect(),

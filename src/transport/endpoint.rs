@@ -65,7 +65,7 @@ impl Links {
             events,
             next_link: AtomicU64::new(1),
             complaints: Mutex::default(),
-            frame_bytes: settings.frame_bytes,
+            frame_bytes: settings.max_frame_bytes,
         });
         tasks.spawn(accept_all(Arc::clone(&links)));
         for region in links.regions.values() {
@@ -77,7 +77,7 @@ impl Links {
     pub(crate) fn local_addr(&self) -> Result<SocketAddr, Error> {
         self.endpoint.local_addr().map_err(|error| {
             let message = format!("the UDP socket has no address: {error}");
-            Error::new(ErrorKind::Unavailable, "no_socket", message).with_source(error)
+            Error::new(ErrorKind::Unavailable, "no_socket", message)
         })
     }
 
@@ -98,7 +98,7 @@ impl Links {
 
     /// Gives the socket up while handles to the endpoint may still live, so that a node can start
     /// again on the same port at once. Twice, because quinn keeps the last socket but one.
-    fn free_port(&self) -> std::io::Result<()> {
+    pub(super) fn free_port(&self) -> std::io::Result<()> {
         for _ in 0..2 {
             self.endpoint.rebind(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?)?;
         }
@@ -404,7 +404,7 @@ fn regions(settings: &TransportSettings) -> BTreeMap<RegionName, Arc<Region>> {
 
 fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Error {
     let message = format!("cannot listen on {address} (UDP): {error}");
-    Error::new(ErrorKind::Unavailable, "cannot_listen", message).with_source(error)
+    Error::new(ErrorKind::Unavailable, "cannot_listen", message)
 }
 
 /// An attempt to dial that takes longer is begun afresh, before QUIC's own pauses grow long.

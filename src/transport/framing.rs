@@ -22,7 +22,7 @@ pub enum FrameError {
     Stopped,
     /// The connection is gone.
     #[error("the connection is gone: {0}")]
-    Connection(#[from] ConnectionError),
+    Connection(ConnectionError),
 }
 
 /// The receiving half of a stream of frames.

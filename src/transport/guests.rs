@@ -26,7 +26,14 @@ pub(crate) struct Guests {
 struct Counts {
     connections: usize,
     handshakes: usize,
-    by_address: BTreeMap<IpAddr, usize>,
+    by_address: BTreeMap<IpAddr, Share>,
+}
+
+/// What one address holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    connections: usize,
+    handshakes: usize,
 }
 
 /// One connection that counts until it is dropped.
@@ -45,10 +52,11 @@ impl Guests {
     /// Decides on a connection attempt from `address`, which the peer has proved or not.
     pub(crate) fn admit(self: &Arc<Self>, address: IpAddr, proof: AddressProof) -> Admission {
         let mut counts = self.lock();
-        let from_here = counts.by_address.get(&address).copied().unwrap_or(0);
+        let share = counts.by_address.get(&address).copied().unwrap_or_default();
         let room = counts.connections < self.max_connections
             && counts.handshakes < MAX_HANDSHAKES
-            && from_here < MAX_PER_ADDRESS;
+            && share.connections < MAX_PER_ADDRESS
+            && share.handshakes < MAX_HANDSHAKES_PER_ADDRESS;
         if !room {
             return Admission::Refuse;
         }
@@ -57,7 +65,9 @@ impl Guests {
         }
         counts.connections += 1;
         counts.handshakes += 1;
-        counts.by_address.insert(address, from_here + 1);
+        let share = counts.by_address.entry(address).or_default();
+        share.connections += 1;
+        share.handshakes += 1;
         Admission::Accept(Guest { guests: Arc::clone(self), address, handshaking: true })
     }
 
@@ -81,6 +91,9 @@ impl Guest {
         if std::mem::take(&mut self.handshaking) {
             let mut counts = self.guests.lock();
             counts.handshakes = counts.handshakes.saturating_sub(1);
+            if let Some(share) = counts.by_address.get_mut(&self.address) {
+                share.handshakes = share.handshakes.saturating_sub(1);
+            }
         }
     }
 }
@@ -90,11 +103,12 @@ impl Drop for Guest {
         self.settle();
         let mut counts = self.guests.lock();
         counts.connections = counts.connections.saturating_sub(1);
-        let left = counts.by_address.get(&self.address).map_or(0, |n| n.saturating_sub(1));
-        match left {
-            0 => counts.by_address.remove(&self.address),
-            left => counts.by_address.insert(self.address, left),
-        };
+        if let Some(share) = counts.by_address.get_mut(&self.address) {
+            share.connections = share.connections.saturating_sub(1);
+        }
+        if counts.by_address.get(&self.address).is_some_and(|share| share.connections == 0) {
+            counts.by_address.remove(&self.address);
+        }
     }
 }
 
@@ -103,6 +117,9 @@ const MAX_HANDSHAKES: usize = 64;
 
 /// From so many handshakes on, a peer must prove its address.
 const RETRY_FROM: usize = 16;
+
+/// Handshakes from one address at once, so that slow ones cannot keep everybody else out.
+const MAX_HANDSHAKES_PER_ADDRESS: usize = 16;
 
 /// Connections from one address at once; several clients may share one.
 const MAX_PER_ADDRESS: usize = 128;
@@ -148,6 +165,12 @@ mod tests {
         assert!(accept(&guests, 2, AddressProof::Given).is_some());
         drop(held);
         assert!(open().is_some());
+
+        let slow = std::iter::from_fn(|| accept(&guests, 1, AddressProof::Given));
+        let slow: Vec<_> = slow.collect();
+        assert_eq!(slow.len(), MAX_HANDSHAKES_PER_ADDRESS);
+        assert!(accept(&guests, 2, AddressProof::Given).is_some());
+        drop(slow);
         assert!(guests.lock().by_address.is_empty());
     }
 }

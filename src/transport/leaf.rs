@@ -155,7 +155,7 @@ fn dialling_endpoint(address: SocketAddr, credentials: &Credentials) -> Result<E
     };
     let mut endpoint = Endpoint::client(SocketAddr::new(any, 0)).map_err(|error| {
         let message = format!("cannot open a UDP socket: {error}");
-        Error::new(ErrorKind::Unavailable, "no_socket", message).with_source(error)
+        Error::new(ErrorKind::Unavailable, "no_socket", message)
     })?;
     endpoint.set_default_client_config(tls::client(credentials)?);
     Ok(endpoint)

@@ -62,8 +62,11 @@ pub struct TransportSettings {
     pub peers: BTreeMap<RegionName, SocketAddr>,
     /// Where this node's certificate is.
     pub pki: PkiPaths,
-    /// Bytes of one frame at most. Default 4 MiB.
+    /// Bytes that replication fills a frame up to. Default 4 MiB.
     pub frame_bytes: usize,
+    /// Bytes of a frame that closes the connection if exceeded. More than `frame_bytes`, because
+    /// one large entry travels alone in a longer frame. Default 16 MiB.
+    pub max_frame_bytes: usize,
     /// Entries of one replication batch at most. Default 1,024.
     pub batch_entries: usize,
     /// Time between digests on an idle link. Default 1 s.
@@ -90,6 +93,7 @@ impl TransportSettings {
             peers: others.map(|region| (region.name.clone(), region.quic)).collect(),
             pki: settings.pki.clone(),
             frame_bytes: settings.limits.frame_bytes,
+            max_frame_bytes: settings.limits.frame_bytes.saturating_mul(4),
             batch_entries: settings.limits.batch_entries,
             digest_interval: Duration::from_secs(1),
             delay: BTreeMap::new(),
@@ -98,7 +102,8 @@ impl TransportSettings {
     }
 }
 
-/// What the transport asks of the rest of the node.
+/// What the transport asks of the rest of the node. It calls from its own tasks, so neither
+/// function may block.
 #[derive(Clone)]
 pub struct TransportHooks {
     /// Moves the node's hybrid clock up to a peer's timestamp, as far as the allowed skew.

@@ -33,7 +33,7 @@ struct Waiting {
 impl Outbox {
     /// Makes a queue that holds several frames of `frame_bytes`.
     pub(crate) fn new(frame_bytes: usize) -> Self {
-        let max_bytes = MIN_BYTES.max(frame_bytes.saturating_mul(4));
+        let max_bytes = MIN_BYTES.max(frame_bytes.saturating_mul(2));
         Self { waiting: Mutex::default(), filled: Notify::new(), max_bytes }
     }
 
@@ -102,7 +102,7 @@ mod tests {
 
         let outbox = Outbox::new(8 << 20);
         let frame = Bytes::from(vec![0; 8 << 20]);
-        for _ in 0..4 {
+        for _ in 0..2 {
             outbox.push(frame.clone(), Duration::ZERO).unwrap();
         }
         assert_eq!(outbox.push(Bytes::from_static(b"x"), Duration::ZERO), Err(Full));

@@ -3,18 +3,23 @@
 // Some tests read the log, which takes a subscriber.
 #![cfg(feature = "server")]
 
+mod driving;
 mod leaves;
 mod refusals;
 mod rig;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::LinkState;
 use super::link::LinkEvent;
 use super::refusal::Loudness;
-use rig::{Node, Pki, address, linked, nowhere, region};
+use super::{LinkState, TransportSettings};
+use crate::settings::{Limits, RegionSettings, Settings};
+use rig::{Node, Pki, address, linked, nowhere, region, soon};
 
 #[tokio::test]
 async fn frames_arrive_whole_and_in_order_both_ways() {
@@ -35,7 +40,8 @@ async fn frames_arrive_whole_and_in_order_both_ways() {
 #[tokio::test]
 async fn a_frame_over_the_peers_limit_closes_the_link_with_the_reason_on_both_sides() {
     let pki = Pki::new();
-    let mut b = Node::start(&pki, "b", &[("a", nowhere())], |settings| settings.frame_bytes = 100);
+    let mut b =
+        Node::start(&pki, "b", &[("a", nowhere())], |settings| settings.max_frame_bytes = 100);
     let mut a = Node::start(&pki, "a", &[("b", address(&b))], |_| {});
     let link = a.up("b").await;
     b.up("a").await;
@@ -93,14 +99,15 @@ async fn a_cut_link_stays_down_until_it_is_healed() {
 
 #[tokio::test]
 async fn a_delay_makes_frames_late_and_not_fewer() {
+    const DELAY: Duration = Duration::from_millis(400);
     let (a, mut b) = linked(&Pki::new()).await;
     let region_b = a.node.links.region(&region("b")).unwrap();
-    region_b.set_delay(Duration::from_millis(150));
+    region_b.set_delay(DELAY);
     let sent = Instant::now();
     (0..100_u8).for_each(|n| a.link.send(Bytes::copy_from_slice(&[n])));
     for n in 0..100_u8 {
         assert_eq!(b.node.frame().await.as_ref(), &[n]);
-        assert!(sent.elapsed() >= Duration::from_millis(150));
+        assert!(sent.elapsed() >= DELAY);
     }
     // One delay for all of them, not one for each.
     assert!(sent.elapsed() < Duration::from_secs(5), "{:?}", sent.elapsed());
@@ -109,7 +116,7 @@ async fn a_delay_makes_frames_late_and_not_fewer() {
     let sent = Instant::now();
     a.link.send(Bytes::from_static(b"x"));
     b.node.frame().await;
-    assert!(sent.elapsed() < Duration::from_millis(150), "{:?}", sent.elapsed());
+    assert!(sent.elapsed() < DELAY, "{:?}", sent.elapsed());
 }
 
 #[tokio::test]
@@ -131,6 +138,46 @@ async fn a_region_that_stops_is_noticed_at_once_and_linked_again_when_it_is_back
     b.up("a").await;
 }
 
+/// A killed process closes nothing. When it is back, its peer still holds the dead link, which is
+/// even the preferred one; only the boot id tells that it is dead.
+#[tokio::test]
+async fn a_region_that_was_killed_is_linked_again_as_soon_as_it_is_back() {
+    let pki = Pki::new();
+    let mut b = Node::start(&pki, "b", &[("a", nowhere())], |_| {});
+    let at = address(&b);
+    let mut a = Node::start(&pki, "a", &[("b", at)], |_| {});
+    a.up("b").await;
+    b.up("a").await;
+
+    let killed = Instant::now();
+    b.links.free_port().unwrap();
+    let mut again = soon(restart(&pki, "b", at, &[("a", address(&a))])).await;
+    again.up("a").await;
+    assert!(a.next_is_down_and_up().await.contains("newer link"));
+    assert!(killed.elapsed() < Duration::from_secs(8), "the idle timeout was waited for");
+}
+
+/// Starts a node on a port that is about to become free.
+async fn restart(pki: &Pki, name: &str, at: SocketAddr, peers: &[(&str, SocketAddr)]) -> Node {
+    loop {
+        match Node::try_start(pki, name, peers, |settings| settings.bind = at) {
+            Ok(node) => return node,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_silent_cut_is_noticed_within_seconds() {
+    let (mut a, b) = linked(&Pki::new()).await;
+    let cut = Instant::now();
+    // From now on `b` neither hears `a` nor is heard.
+    b.node.links.free_port().unwrap();
+    let reason = a.node.down().await;
+    assert_eq!(reason, "b does not answer");
+    assert!(cut.elapsed() < Duration::from_secs(15), "{:?}", cut.elapsed());
+}
+
 #[tokio::test]
 async fn the_region_that_does_not_dial_first_dials_when_the_other_one_cannot() {
     let pki = Pki::new();
@@ -148,6 +195,33 @@ async fn a_peer_can_move_to_another_address() {
     a.links.region(&region("b")).unwrap().set_address(address(&b));
     a.up("b").await;
     b.up("a").await;
+}
+
+#[test]
+fn a_node_dials_every_region_but_its_own() {
+    let pki = Pki::new();
+    let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let regions = [("a", 1), ("b", 2), ("c", 3)].map(|(name, port)| RegionSettings {
+        name: region(name),
+        quic: at(port),
+        http: at(9),
+    });
+    let mut node = Settings {
+        cluster_name: "test".to_owned(),
+        cluster: pki.authority.cluster(),
+        region: region("b"),
+        regions: regions.into(),
+        collections: BTreeMap::new(),
+        limits: Limits::default(),
+        data: PathBuf::new(),
+        pki: pki.paths("b", 30),
+    };
+    let settings = TransportSettings::new(&node).unwrap();
+    assert_eq!(settings.bind, at(2));
+    assert_eq!(settings.peers, BTreeMap::from([(region("a"), at(1)), (region("c"), at(3))]));
+    assert!(settings.max_frame_bytes > settings.frame_bytes);
+    node.region = region("d");
+    assert!(TransportSettings::new(&node).unwrap_err().to_string().contains("d is no region"));
 }
 
 /// The rule for two links of the same two processes: what the lower region dialled stays.

@@ -84,7 +84,7 @@ fn transport() -> Result<TransportConfig, Error> {
 
 fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     let message = format!("the certificate and the key cannot be used for TLS: {error}");
-    Error::new(ErrorKind::Invalid, "tls_unusable", message).with_source(error)
+    Error::new(ErrorKind::Invalid, "tls_unusable", message)
 }
 
 /// The protocol version, negotiated by TLS.

@@ -14,7 +14,9 @@ use serde_json::{Map, Value};
 use super::record::{Row, damaged};
 use super::store::Reading;
 use super::{LEDGER, ROWS, SNAPSHOTS, TAILS, UNSYNCED};
-use crate::document::{Digest, MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS, check_value, edit_error};
+use crate::document::{
+    Digest, MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS, check_size, check_value, edit_error,
+};
 use crate::error::{Error, ErrorKind};
 use crate::settings::Limits;
 
@@ -128,6 +130,8 @@ impl Loaded {
             self.stored(1);
             self.unsynced = self.unsynced.saturating_add(1);
             self.show(policies);
+            let shown = self.value.as_ref().map_or(0, |value| json::canonical(value).len());
+            check_size(shown, limits)?;
         }
         Ok(change)
     }

@@ -209,6 +209,7 @@ pub(super) fn settings(pki: &Pki, name: &str, peers: &[(&str, SocketAddr)]) -> T
         peers: peers.iter().map(|&(name, address)| (region(name), address)).collect(),
         pki: pki.paths(name, 30),
         frame_bytes: FRAME_BYTES,
+        max_frame_bytes: FRAME_BYTES,
         batch_entries: 1_024,
         digest_interval: Duration::from_secs(1),
         delay: BTreeMap::new(),

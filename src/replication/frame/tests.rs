@@ -1,0 +1,148 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use anabranch_crdt::entry::{Dot, Entry};
+use anabranch_crdt::ids::DocumentId;
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+fn origins() -> impl Strategy<Value = Origin> {
+    any::<[u8; 16]>().prop_map(Origin::from_bytes)
+}
+
+fn vectors() -> impl Strategy<Value = VersionVector> {
+    let dot = |(origin, sequence)| Dot { origin, sequence: Sequence(sequence) };
+    btree_map(origins(), 1..u64::MAX, 0..6).prop_map(move |map| map.into_iter().map(dot).collect())
+}
+
+fn names() -> impl Strategy<Value = Vec<(Origin, RegionName)>> {
+    btree_map(origins(), "[a-zA-Z0-9][a-z0-9_.-]{0,31}", 0..5).prop_map(|map: BTreeMap<_, _>| {
+        map.into_iter().map(|(origin, name)| (origin, name.parse().unwrap())).collect()
+    })
+}
+
+fn sets() -> impl Strategy<Value = Vec<Origin>> {
+    btree_set(origins(), 0..5).prop_map(|set: BTreeSet<_>| set.into_iter().collect())
+}
+
+fn batches() -> impl Strategy<Value = Batch> {
+    let name = proptest::option::of("[a-z0-9]{1,8}/[a-zé/ ]{1,20}");
+    let entry = (any::<[u8; 16]>(), name, 0..=Timestamp::MAX.0, vec(any::<u8>(), 0..60));
+    let batch = (origins(), 1..u64::MAX / 2, vec(entry, 0..8));
+    batch.prop_map(|(origin, first, entries)| {
+        let entries = (first..).zip(entries).map(|(sequence, (document, name, time, change))| {
+            let name = name.map(|name| name.parse().unwrap());
+            let document = DocumentId::from_bytes(document);
+            let (sequence, admitted) = (Sequence(sequence), Timestamp(time));
+            Entry { origin, sequence, document, name, admitted, change: change.into() }
+        });
+        Batch { origin, first: Sequence(first), entries: entries.collect() }
+    })
+}
+
+fn frames() -> impl Strategy<Value = Frame> {
+    let region = "[a-zA-Z0-9][a-z0-9_.-]{0,31}".prop_map(|name| name.parse().unwrap());
+    let hello = (region, origins(), vectors(), names(), sets(), any::<bool>()).prop_map(
+        |(region, origin, vector, names, direct, heard)| {
+            Frame::Hello(Hello { region, origin, vector, names, direct, heard })
+        },
+    );
+    let digest = (vectors(), 0..=Timestamp::MAX.0, sets(), sets()).prop_map(
+        |(vector, clock, direct, unnamed)| {
+            Frame::Digest(Digest { vector, clock: Timestamp(clock), direct, unnamed })
+        },
+    );
+    let pull = (origins(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
+        |(origin, after, entries, bytes)| {
+            Frame::Pull(Pull { origin, after: Sequence(after), entries, bytes })
+        },
+    );
+    prop_oneof![
+        hello,
+        batches().prop_map(Frame::Entries),
+        vectors().prop_map(|vector| Frame::Ack { vector }),
+        digest,
+        pull,
+        names().prop_map(Frame::Names),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn every_frame_survives_the_wire(frame in frames()) {
+        prop_assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
+    }
+
+    #[test]
+    fn an_entry_takes_the_bytes_that_are_counted_for_it(batch in batches()) {
+        let counted: usize = batch.entries.iter().map(encoded_entry_bytes).sum();
+        let bytes = Frame::Entries(batch).encode();
+        prop_assert_eq!(bytes.len(), BATCH_HEADER_BYTES + counted);
+    }
+
+    #[test]
+    fn what_decodes_has_one_encoding(
+        frame in frames(),
+        flips in vec((any::<Index>(), any::<u8>()), 1..4),
+        cut in proptest::option::of(any::<Index>()),
+    ) {
+        let mut bytes = frame.encode().to_vec();
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let bytes = Bytes::from(bytes);
+        if let Ok(frame) = Frame::decode(&bytes) {
+            prop_assert_eq!(frame.encode(), bytes);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(kind in 0_u8..8, body in vec(any::<u8>(), 0..200)) {
+        let bytes = Bytes::from([&[FORMAT_VERSION, kind], &body[..]].concat());
+        if let Ok(frame) = Frame::decode(&bytes) {
+            prop_assert_eq!(frame.encode(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_cut_or_goes_on_is_refused(frame in frames(), at in any::<Index>()) {
+        let bytes = frame.encode();
+        prop_assert!(Frame::decode(&bytes.slice(..at.index(bytes.len()))).is_err());
+        let longer = Bytes::from([&bytes[..], &[0]].concat());
+        prop_assert!(Frame::decode(&longer).is_err());
+    }
+}
+
+#[test]
+fn a_claimed_count_without_bytes_is_refused_before_anything_is_allocated() {
+    let mut bytes = vec![FORMAT_VERSION, KIND_ENTRIES];
+    bytes.extend_from_slice(&[7; 16]);
+    bytes.extend_from_slice(&1_u64.to_be_bytes());
+    bytes.extend_from_slice(&60_000_u32.to_be_bytes());
+    assert!(matches!(Frame::decode(&bytes.into()), Err(DecodeError::Short)));
+}
+
+#[test]
+fn a_vector_out_of_order_is_refused() {
+    let vector: VersionVector = (1..=2)
+        .map(|id| Dot { origin: Origin::from_bytes([id; 16]), sequence: Sequence(5) })
+        .collect();
+    let mut bytes = Frame::Ack { vector }.encode().to_vec();
+    let end = bytes.len();
+    bytes[end - 48..].rotate_left(24);
+    assert!(matches!(Frame::decode(&bytes.into()), Err(DecodeError::Form("version vector"))));
+}
+
+#[test]
+fn another_format_is_refused_by_name() {
+    let bytes = Bytes::from_static(&[9, KIND_ACK]);
+    assert_eq!(Frame::decode(&bytes).unwrap_err().to_string(), "unknown frame format 9");
+}
