@@ -35,7 +35,7 @@ mod link;
 mod replica;
 mod report;
 mod sync;
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests;
 
 use std::collections::BTreeMap;
