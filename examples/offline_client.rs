@@ -6,6 +6,8 @@
 //! any program would, and lets the client sync over QUIC as a leaf. It ends with exit code 1 if
 //! client and node do not agree.
 
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;

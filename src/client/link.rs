@@ -139,11 +139,12 @@ impl Watching {
     /// No event is lost when the future is dropped.
     pub(super) async fn next(&mut self) -> Result<DocumentName, Error> {
         loop {
-            match self.replies.next().await? {
-                Reply::Changed { name, .. } => return Ok(name),
-                Reply::Heartbeat { .. } => {}
-                other => return Err(unexpected(other)),
+            let reply = self.replies.next().await?;
+            if matches!(reply, Reply::Heartbeat { .. }) {
+                continue;
             }
+            let Reply::Changed { name, .. } = reply else { return Err(unexpected(reply)) };
+            return Ok(name);
         }
     }
 }
@@ -152,10 +153,9 @@ async fn greet(connection: &LeafConnection) -> Result<(Talk, RegionName, Version
     let (writer, reader) = connection.open().await?.split();
     let (mut requests, mut replies) = (Requests(writer), Replies(reader));
     requests.send(&Request::Hello { protocol: PROTOCOL }).await?;
-    match replies.next().await? {
-        Reply::Welcome { region, vector } => Ok((Talk { requests, replies }, region, vector)),
-        other => Err(unexpected(other)),
-    }
+    let reply = replies.next().await?;
+    let Reply::Welcome { region, vector } = reply else { return Err(unexpected(reply)) };
+    Ok((Talk { requests, replies }, region, vector))
 }
 
 /// A reply that does not fit the request; a refusal says why itself.

@@ -307,7 +307,8 @@ impl Client {
     }
 
     /// Lists the documents whose changes a region has refused, with the reasons. The changes stay
-    /// in the replica, and each sync tries them again; [`Client::discard`] gives them up.
+    /// in the replica. They are tried again by [`Client::sync_once`], on each connection of
+    /// [`Client::run`], and after the next edit of the document; [`Client::discard`] gives them up.
     ///
     /// # Errors
     /// `Corrupt`, `Unavailable`.

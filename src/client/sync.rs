@@ -21,7 +21,7 @@ use crate::document::Digest;
 use crate::error::{Error, ErrorKind};
 use crate::leaf::{MAX_LISTED, Outlook, PAGE_BYTES, Refusal, Reply, Request, pages};
 
-/// What a sync pulls; it always pushes everything, and pulls what it pushed.
+/// What a sync pulls; it always pushes what is unsynced, and pulls what it pushed.
 #[derive(Debug)]
 pub(super) enum Scope {
     /// Everything that is subscribed to.
@@ -71,7 +71,11 @@ struct Page {
 
 impl Sync<'_> {
     async fn run(&mut self, scope: Scope) -> Result<(), Error> {
-        let mut wanted = self.push().await?;
+        let hopeless = match &scope {
+            Scope::Subscribed => BTreeSet::new(),
+            Scope::Documents(_) => self.hopeless().await?,
+        };
+        let mut wanted = self.push(&hopeless).await?;
         match scope {
             Scope::Documents(names) => {
                 wanted.extend(names);
@@ -97,17 +101,29 @@ impl Sync<'_> {
         }
     }
 
-    /// Pushes every change that no node has accepted; returns their documents.
-    async fn push(&mut self) -> Result<BTreeSet<DocumentName>, Error> {
+    /// The documents whose changes were refused as they are. They are not tried again with each
+    /// event, only when everything is synced.
+    async fn hopeless(&self) -> Result<BTreeSet<DocumentName>, Error> {
+        let refused = self.shared.with(|replica| replica.refused()).await?.into_iter();
+        let hopeless = refused.filter(|(_, refusal)| refusal.outlook == Outlook::Never);
+        Ok(hopeless.map(|(name, _)| name).collect())
+    }
+
+    /// Pushes the changes that no node has accepted; returns their documents.
+    async fn push(
+        &mut self,
+        hopeless: &BTreeSet<DocumentName>,
+    ) -> Result<BTreeSet<DocumentName>, Error> {
         let (mut pushed, mut after) = (BTreeSet::new(), None::<DocumentName>);
         loop {
             let last = after.take();
             let find = move |replica: &mut super::replica::Replica| {
                 replica.unsynced(last.as_ref(), WINDOW)
             };
-            let names = self.shared.with(find).await?;
+            let mut names = self.shared.with(find).await?;
             let Some(last) = names.last() else { return Ok(pushed) };
             after = Some(last.clone());
+            names.retain(|name| !hopeless.contains(name));
             let (mut batch, mut bytes) = (Vec::new(), 0_usize);
             for name in &names {
                 let pages = self.pages_of(name).await?;
@@ -196,11 +212,13 @@ impl Sync<'_> {
         let receive = async {
             let mut answers = Vec::new();
             for _ in pages {
-                answers.push(match replies.next().await? {
-                    Reply::Accepted { vector } => Ok(vector),
-                    Reply::Refused(refusal) => Err(refusal),
-                    other => return Err(unexpected(other)),
-                });
+                let reply = replies.next().await?;
+                if let Reply::Refused(refusal) = reply {
+                    answers.push(Err(refusal));
+                    continue;
+                }
+                let Reply::Accepted { vector } = reply else { return Err(unexpected(reply)) };
+                answers.push(Ok(vector));
             }
             Ok(answers)
         };
@@ -298,10 +316,9 @@ impl Sync<'_> {
         let (collection, prefix) = (collection.clone(), String::new());
         let request = Request::List { collection, prefix, after, limit: MAX_LISTED };
         self.talk.requests.send(&request).await?;
-        match self.talk.replies.next().await? {
-            Reply::Listed { documents, more } => Ok((documents, more)),
-            other => Err(unexpected(other)),
-        }
+        let reply = self.talk.replies.next().await?;
+        let Reply::Listed { documents, more } = reply else { return Err(unexpected(reply)) };
+        Ok((documents, more))
     }
 
     async fn differing(
@@ -375,25 +392,21 @@ async fn receive_one(
 ) -> Result<(), Error> {
     let mut all = Vec::new();
     loop {
-        match replies.next().await? {
-            Reply::Changes { changes, more, vector, .. } => {
-                batch.bytes += changes.iter().map(Bytes::len).sum::<usize>();
-                batch.vector.merge(&vector);
-                // A change keeps its whole frame alive, so small ones are copied.
-                all.extend(changes.iter().map(|change| Bytes::copy_from_slice(change)));
-                if !more {
-                    batch.pulled.push(Pulled { name, changes: all });
-                    return Ok(());
-                }
-            }
-            Reply::Refused(refusal) if refusal.code == "protocol_violated" => {
-                return Err(unexpected(Reply::Refused(refusal)));
-            }
-            Reply::Refused(refusal) => {
-                batch.refused.push((name, refusal));
-                return Ok(());
-            }
-            other => return Err(unexpected(other)),
+        let reply = replies.next().await?;
+        if let Reply::Refused(refusal) = reply {
+            batch.refused.push((name, refusal));
+            return Ok(());
+        }
+        let Reply::Changes { changes, more, vector, .. } = reply else {
+            return Err(unexpected(reply));
+        };
+        batch.bytes += changes.iter().map(Bytes::len).sum::<usize>();
+        batch.vector.merge(&vector);
+        // A change keeps its whole frame alive, so it is copied.
+        all.extend(changes.iter().map(|change| Bytes::copy_from_slice(change)));
+        if !more {
+            batch.pulled.push(Pulled { name, changes: all });
+            return Ok(());
         }
     }
 }

@@ -79,7 +79,7 @@ impl Loaded {
         let last = tail.iter().chain(&unsynced).filter_map(|(key, _)| number_of(key)).max();
         let changes = tail.iter().chain(&unsynced).map(|(_, change)| admitted(change.clone()));
         let applied = document.apply(&changes.collect::<Vec<_>>());
-        if applied.map_err(|_| damaged(TAILS.name()))?.waiting.first().is_some() {
+        if !applied.map_err(|_| damaged(TAILS.name()))?.waiting.is_empty() {
             return Err(damaged(TAILS.name()));
         }
         let rows = reading.all(LEDGER, key)?;
@@ -183,15 +183,15 @@ impl Loaded {
         heads
     }
 
-    /// Conflicts that changed, with the rows to store.
-    pub(super) fn unsaved_conflicts(
-        &mut self,
-    ) -> (Vec<(ConflictId, Option<Vec<u8>>)>, Vec<Conflict>) {
-        let rows = self.ledger.unsaved();
-        let changed: BTreeSet<_> = rows.iter().map(|(id, _)| *id).collect();
-        let conflicts = self.ledger.conflicts().filter(|conflict| changed.contains(&conflict.id));
-        let conflicts = conflicts.cloned().collect();
-        (rows, conflicts)
+    /// The rows of the ledger to store, or to remove.
+    pub(super) fn unsaved(&mut self) -> Vec<(ConflictId, Option<Vec<u8>>)> {
+        self.ledger.unsaved()
+    }
+
+    /// The conflicts of some rows.
+    pub(super) fn conflicts_of(&self, rows: &[(ConflictId, Option<Vec<u8>>)]) -> Vec<Conflict> {
+        let among = |conflict: &&Conflict| rows.iter().any(|(id, _)| *id == conflict.id);
+        self.ledger.conflicts().filter(among).cloned().collect()
     }
 
     /// The document as bytes, loaded back and compared.

@@ -139,6 +139,8 @@ impl Replica {
         self.store.write(|writing| {
             writing.put(UNSYNCED, &change_key(loaded.id, number), &change.bytes)?;
             writing.put(META, CLOCK, &author.at.0.to_be_bytes())?;
+            // The document is another one now, which the next sync may bring through.
+            writing.remove(REFUSALS, loaded.id.as_bytes())?;
             prepared.write(writing, &loaded)
         })?;
         prepared.done(&mut loaded);
@@ -228,7 +230,8 @@ struct Prepared {
 
 impl Prepared {
     fn new(loaded: &mut Loaded) -> Result<Self, Error> {
-        let (rows, changed) = loaded.unsaved_conflicts();
+        let rows = loaded.unsaved();
+        let changed = loaded.conflicts_of(&rows);
         let id = loaded.id;
         let keyed = |(conflict, row): (anabranch_crdt::conflict::ConflictId, _)| {
             let mut key = [0; 32];

@@ -276,6 +276,7 @@ fn fingerprint(path: &Path) -> io::Result<String> {
 }
 
 fn unopened(error: &DatabaseError) -> Error {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum of redb may grow")]
     let (kind, code) = match error {
         DatabaseError::DatabaseAlreadyOpen => (ErrorKind::Conflict, "replica_in_use"),
         DatabaseError::UpgradeRequired(_) => (ErrorKind::Invalid, "replica_format"),
