@@ -35,7 +35,8 @@ mod link;
 mod replica;
 mod report;
 mod sync;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;
 
 use std::collections::BTreeMap;

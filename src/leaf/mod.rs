@@ -12,10 +12,12 @@ mod message;
 #[cfg(test)]
 mod samples;
 mod service;
+mod wire;
 
+pub(crate) use message::pages;
 pub use message::{
     DecodeError, MAX_CHANGES, MAX_HEADS, MAX_LISTED, MAX_WATCHED_COLLECTIONS, MAX_WATCHED_NAMES,
     Outlook, PAGE_BYTES, PROTOCOL, Refusal, Reply, Request, Since,
 };
-pub(crate) use message::{Packed, pages};
 pub use service::Service;
+pub(crate) use wire::Packed;
