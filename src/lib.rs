@@ -5,7 +5,8 @@
 //! In the order of the data flow: `api` takes requests, `document` owns documents and commits
 //! edits, `journal` makes them durable, `replication` decides what other regions are sent,
 //! `transport` carries it, `subscription` tells who is waiting, `node` wires the parts and
-//! supervises them. `pki` makes the certificates by which nodes know each other. `client` is the offline-first client library, `cli` the command line.
+//! supervises them. `pki` makes the certificates by which nodes know each other. `client` is the
+//! offline-first client library, `cli` the command line.
 
 #[cfg(feature = "server")]
 pub mod api;
@@ -16,6 +17,7 @@ pub mod client;
 pub mod document;
 pub mod error;
 pub mod journal;
+#[cfg(feature = "server")]
 pub mod node;
 pub mod pki;
 pub mod replication;
