@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
+use tracing::Instrument;
 
 use super::{ApiState, router};
 
@@ -115,7 +116,7 @@ impl Server {
                     match accepted {
                         Ok((stream, _)) => {
                             failures = 0;
-                            connections.spawn(self.connection(stream));
+                            connections.spawn(self.connection(stream).in_current_span());
                         }
                         Err(error) if failures >= ACCEPT_FAILURES => break Err(error),
                         Err(error) => failures += pause(error).await,

@@ -9,19 +9,18 @@ use anabranch_crdt::document::{Admitted, ApplyError, ChangeSummary, Document, in
 use bytes::Bytes;
 
 use super::loaded::{Loaded, Outcome, Scene, damaged};
-use super::{Setting, write};
+use super::write;
 use crate::error::{Error, ErrorKind};
 
 /// Admits changes of a client as entries of this leader; known ones are skipped.
 pub(super) fn admit(
     loaded: &mut Loaded,
     scene: Scene<'_>,
-    setting: &Setting,
     changes: &[Bytes],
 ) -> Result<((), Outcome), Error> {
     let mut new = Vec::new();
     for change in changes {
-        let summary = check(setting, change)?;
+        let summary = check(scene, change)?;
         if !loaded.document.contains(summary.hash) {
             new.push((summary, change.clone()));
         }
@@ -29,10 +28,10 @@ pub(super) fn admit(
     if new.is_empty() {
         return Ok(((), Outcome::default()));
     }
-    let at = setting.clock.tick();
+    let at = scene.clock.tick();
     let admitted: Vec<_> =
         new.iter().map(|(_, change)| Admitted { change: change.clone(), at }).collect();
-    rehearse(loaded, scene, setting, &admitted)?;
+    rehearse(loaded, scene, &admitted)?;
     let applied = loaded.document.apply(&admitted).map_err(|error| damaged(loaded.id, error))?;
     let mut outcome = Outcome::default();
     for index in &applied.new {
@@ -40,11 +39,11 @@ pub(super) fn admit(
         let change = anabranch_crdt::document::Change { hash: summary.hash, bytes: bytes.clone() };
         outcome.drafts.push(loaded.draft(change, at));
     }
-    write::conclude(loaded, scene, setting, &applied.collisions, &mut outcome)?;
+    write::conclude(loaded, scene, &applied.collisions, &mut outcome)?;
     Ok(((), outcome))
 }
 
-fn check(setting: &Setting, change: &Bytes) -> Result<ChangeSummary, Error> {
+fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
     if change.len() > MAX_CHANGE_BYTES {
         let message = format!("a change has at most {MAX_CHANGE_BYTES} bytes");
         return Err(Error::new(ErrorKind::TooLarge, "change_too_large", message));
@@ -54,7 +53,7 @@ fn check(setting: &Setting, change: &Bytes) -> Result<ChangeSummary, Error> {
         let message = format!("a change has at most {MAX_CHANGE_OPERATIONS} operations");
         return Err(Error::new(ErrorKind::TooLarge, "change_too_large", message));
     }
-    let leader = |origin| setting.journal.region_of(origin).is_some();
+    let leader = |origin| scene.journal.region_of(origin).is_some();
     if summary.writer.is_none_or(leader) {
         let message = "a client writes under an id of its own, with 16 bytes";
         return Err(Error::new(ErrorKind::Invalid, "change_refused", message));
@@ -63,12 +62,7 @@ fn check(setting: &Setting, change: &Bytes) -> Result<ChangeSummary, Error> {
 }
 
 /// Applies the changes to a copy, and saves and loads that.
-fn rehearse(
-    loaded: &Loaded,
-    scene: Scene<'_>,
-    setting: &Setting,
-    changes: &[Admitted],
-) -> Result<(), Error> {
+fn rehearse(loaded: &Loaded, scene: Scene<'_>, changes: &[Admitted]) -> Result<(), Error> {
     let mut copy = loaded.document.clone();
     let applied = copy.apply(changes).map_err(refused)?;
     if !applied.waiting.is_empty() {
@@ -80,7 +74,7 @@ fn rehearse(
         let message = "the changes leave a document that does not load back equal";
         return Err(Error::new(ErrorKind::Invalid, "change_refused", message));
     }
-    again.value(scene.policies).map_or(Ok(()), |value| write::check_value(&value, &setting.limits))
+    again.value(scene.policies).map_or(Ok(()), |value| write::check_value(&value, scene.limits))
 }
 
 fn refused(error: ApplyError) -> Error {

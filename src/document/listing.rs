@@ -21,6 +21,7 @@ impl Documents {
         after: Option<&DocumentKey>,
         limit: usize,
     ) -> Result<Vec<(DocumentKey, Document)>, Error> {
+        self.settle().await?;
         let listed = self.setting.journal.list(collection, prefix, after, limit)?;
         let shown = listed.into_iter().filter_map(|listed| {
             Some((listed.key, Document::from_row(listed.document, &listed.row)?))
@@ -33,6 +34,7 @@ impl Documents {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub async fn conflicts(&self, filter: ConflictFilter) -> Result<Vec<NamedConflict>, Error> {
+        self.settle().await?;
         let mut found = Vec::new();
         let mut after = match filter.after {
             Some(id) => self.setting.journal.conflict_document(id)?.map(|document| (document, id)),
@@ -75,6 +77,15 @@ impl Documents {
         self.with_name(read(document, &row)?)
     }
 
+    /// Has entries of other regions applied that wait for it, so that a listing shows what a read
+    /// would. While a region catches up there are too many, and listings lag behind reads.
+    async fn settle(&self) -> Result<(), Error> {
+        for document in self.setting.journal.pending(None, SETTLED_AT_ONCE)? {
+            self.read_id(document).await?;
+        }
+        Ok(())
+    }
+
     fn conflict_page(
         &self,
         filter: &ConflictFilter,
@@ -104,6 +115,9 @@ impl Documents {
 fn read(document: DocumentId, row: &Bytes) -> Result<Conflict, Error> {
     Ledger::read_conflict(row).map_err(|error| damaged(document, error))
 }
+
+/// Documents that a listing waits for; some milliseconds of their owners' time.
+const SETTLED_AT_ONCE: usize = 64;
 
 /// Ledger rows that are read at once.
 const CONFLICT_PAGE: usize = 256;

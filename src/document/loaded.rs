@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use anabranch_crdt::document::{Admitted, ApplyError, Change, Collisions, Document, Ledger};
+use anabranch_crdt::document::{
+    Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
+};
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, Timestamp};
 use anabranch_crdt::json;
@@ -13,7 +15,8 @@ use tracing::warn;
 
 use super::clock::NodeClock;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{DocumentRow, Draft, ReadError, Row, StoredDocument};
+use crate::journal::{DocumentRow, Draft, Journal, ReadError, Row, StoredDocument};
+use crate::settings::Limits;
 
 /// One loaded document.
 #[derive(Debug)]
@@ -41,6 +44,17 @@ pub(super) struct Scene<'a> {
     /// Whether this leader is the one to admit a resolution between these writers.
     pub(super) admits: &'a dyn Fn(&BTreeSet<Origin>) -> bool,
     pub(super) clock: &'a NodeClock,
+    /// The origin under which changes are made; the commit is refused if it is renewed meanwhile.
+    pub(super) origin: Origin,
+    pub(super) limits: &'a Limits,
+    pub(super) journal: &'a Journal,
+}
+
+impl Scene<'_> {
+    /// Names the writer of a change that is made now.
+    pub(super) fn author(&self, message: Option<String>) -> Author {
+        Author { origin: self.origin, at: self.clock.tick(), message }
+    }
 }
 
 /// What a step on a document wants stored.
@@ -102,7 +116,7 @@ impl Loaded {
         self.judge(&collisions, scene, &mut outcome)?;
         self.applied.extend(done.iter().copied());
         outcome.rows.push(Row::Applied(self.id, done));
-        self.show(scene.policies, &mut outcome);
+        self.show(scene, &mut outcome);
         Ok(outcome)
     }
 
@@ -133,8 +147,9 @@ impl Loaded {
     }
 
     /// Brings the row up to date with the document, and has it stored.
-    pub(super) fn show(&mut self, policies: &Policies, outcome: &mut Outcome) {
-        self.value = self.document.value(policies);
+    pub(super) fn show(&mut self, scene: Scene<'_>, outcome: &mut Outcome) {
+        self.value = self.document.value(scene.policies);
+        self.warn_of_history(scene.limits);
         self.row = DocumentRow {
             name: self.name.clone(),
             digest: self.document.digest(),
@@ -143,6 +158,19 @@ impl Loaded {
             json: self.value.as_ref().map(|value| Bytes::from(json::canonical(value))),
         };
         outcome.rows.push(Row::Document(self.id, self.row.clone()));
+    }
+
+    /// Warns each time that the history has grown by as much as the limit says.
+    fn warn_of_history(&self, limits: &Limits) {
+        let changes = self.document.changes();
+        let times = |changes: u64| changes / limits.changes_warning.max(1);
+        if times(changes) > times(self.row.changes) {
+            warn!(
+                document = %self.id,
+                changes,
+                "a document has a long history: each load and each remote change costs with it"
+            );
+        }
     }
 
     /// Makes an entry of a change; one without dependencies carries the document's name.

@@ -211,8 +211,10 @@ impl Documents {
         for (number, (requests, rescan)) in receivers.into_iter().enumerate() {
             let owner = Owner::new(Arc::clone(&setting), number, rescan);
             let ended = Ended(ended_sender.clone());
+            let span = tracing::Span::current();
             let thread = thread::Builder::new().name(format!("owner-{number}")).spawn(move || {
                 let _ended = ended;
+                let _entered = span.entered();
                 owner.run(requests);
             });
             threads.push(thread.map_err(|error| {

@@ -71,29 +71,28 @@ impl Owner {
         match request {
             Request::Write { name, write, precondition, reply } => {
                 let id = DocumentId::from(&name);
-                let step = |loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting| {
-                    write::write(loaded, scene, setting, write, &precondition)
+                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
+                    write::write(loaded, scene, write, &precondition)
                 };
                 self.step(id, Some(name), reply, step);
             }
             Request::Resolve { document, conflict, resolution, note, reply } => {
-                let step = |loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting| {
-                    resolve::resolve(loaded, scene, setting, conflict, &resolution, note.as_deref())
+                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
+                    resolve::resolve(loaded, scene, conflict, &resolution, note.as_deref())
                 };
                 self.step(document, None, reply, step);
             }
             Request::Admit { name, changes, reply } => {
                 let id = DocumentId::from(&name);
-                let step = |loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting| {
-                    admit::admit(loaded, scene, setting, &changes)
-                };
+                let step =
+                    |loaded: &mut Loaded, scene: Scene<'_>| admit::admit(loaded, scene, &changes);
                 self.step(id, Some(name), reply, step);
             }
             Request::Read { id, reply } => {
-                self.step(id, None, reply, |loaded, _, _| Ok((loaded.shown(), Outcome::default())));
+                self.step(id, None, reply, |loaded, _| Ok((loaded.shown(), Outcome::default())));
             }
             Request::ChangesSince { id, heads, reply } => {
-                self.step(id, None, reply, |loaded, _, _| {
+                self.step(id, None, reply, |loaded, _| {
                     Ok((loaded.document.changes_since(&heads), Outcome::default()))
                 });
             }
@@ -110,28 +109,29 @@ impl Owner {
         id: DocumentId,
         name: Option<DocumentName>,
         reply: Reply<T>,
-        step: impl FnOnce(&mut Loaded, Scene<'_>, &Setting) -> Result<(T, Outcome), Error>,
+        step: impl FnOnce(&mut Loaded, Scene<'_>) -> Result<(T, Outcome), Error>,
     ) {
-        let (mut loaded, mut outcome) = match self.refreshed(id, name) {
+        let origin = self.setting.journal.identity().origin;
+        let (mut loaded, mut outcome) = match self.refreshed(id, name, origin) {
             Ok(refreshed) => refreshed,
             Err(error) => return answer(reply, Err(error)),
         };
         let before = loaded.row.digest;
         let setting = Arc::clone(&self.setting);
         let policies = setting.policies(loaded.name.as_ref());
-        let stepped = setting.scene(policies, |scene| step(&mut loaded, scene, &setting));
-        match stepped {
+        match setting.scene(policies, origin, |scene| step(&mut loaded, scene)) {
             Ok((value, more)) => {
                 outcome.drafts.extend(more.drafts);
                 outcome.rows.extend(more.rows);
-                self.submit(outcome, reply, value);
+                self.submit(outcome, origin, reply, value);
                 self.keep(loaded);
             }
             Err(error) => {
                 answer(reply, Err(error));
                 // A document that is ahead of the disk is dropped, and loaded again when it is
-                // wanted; what a refresh found is on disk already, as pending entries.
-                if outcome.rows.is_empty() && loaded.document.digest() == before {
+                // wanted; what the refresh found is on disk already, as pending entries.
+                if loaded.document.digest() == before {
+                    self.store(outcome, origin);
                     self.keep(loaded);
                 }
             }
@@ -139,12 +139,10 @@ impl Owner {
     }
 
     fn refresh_quietly(&mut self, id: DocumentId) {
-        match self.refreshed(id, None) {
+        let origin = self.setting.journal.identity().origin;
+        match self.refreshed(id, None, origin) {
             Ok((loaded, outcome)) => {
-                if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
-                    let (reply, _) = oneshot::channel();
-                    self.submit(outcome, reply, ());
-                }
+                self.store(outcome, origin);
                 self.keep(loaded);
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
@@ -156,6 +154,7 @@ impl Owner {
         &mut self,
         id: DocumentId,
         name: Option<DocumentName>,
+        origin: Origin,
     ) -> Result<(Loaded, Outcome), Error> {
         let mut loaded = match self.cache.take(id) {
             Some(loaded) => loaded,
@@ -173,33 +172,44 @@ impl Owner {
         let setting = Arc::clone(&self.setting);
         let known = loaded.name.clone().or_else(|| pending.iter().find_map(|e| e.name.clone()));
         let policies = setting.policies(known.as_ref());
-        let refreshed = setting.scene(policies, |scene| loaded.refresh(pending.clone(), scene));
+        let refreshed =
+            setting.scene(policies, origin, |scene| loaded.refresh(pending.clone(), scene));
         match refreshed {
             Ok(outcome) => Ok((loaded, outcome)),
             Err(ApplyError::Failed) if pending.len() == 1 => {
                 self.condemn(id, pending.first().map(|entry| entry.dot()));
-                self.refreshed(id, known)
+                self.refreshed(id, known, origin)
             }
             Err(ApplyError::Failed) => {
-                self.find_poison(id, &pending)?;
-                self.refreshed(id, known)
+                self.find_poison(id, &pending, origin)?;
+                self.refreshed(id, known, origin)
             }
             Err(error) => Err(damaged(id, error)),
         }
     }
 
     /// Tries entries one by one on a fresh copy each, because automerge failed on one of them.
-    fn find_poison(&mut self, id: DocumentId, pending: &[Entry]) -> Result<(), Error> {
+    fn find_poison(
+        &mut self,
+        id: DocumentId,
+        pending: &[Entry],
+        origin: Origin,
+    ) -> Result<(), Error> {
+        let known = self.poison.len();
         let setting = Arc::clone(&self.setting);
         let mut loaded = self.load(id)?;
         for entry in pending {
             let alone = vec![entry.clone()];
             let policies = &setting.default_policies;
-            let tried = setting.scene(policies, |scene| loaded.refresh(alone, scene));
+            let tried = setting.scene(policies, origin, |scene| loaded.refresh(alone, scene));
             if matches!(tried, Err(ApplyError::Failed)) {
                 self.condemn(id, Some(entry.dot()));
                 loaded = self.load(id)?;
             }
+        }
+        if self.poison.len() == known {
+            // They fail only together: without the last one the others may do.
+            self.condemn(id, pending.last().map(Entry::dot));
         }
         Ok(())
     }
@@ -218,7 +228,21 @@ impl Owner {
         Loaded::from_stored(id, stored, &rows, policies)
     }
 
-    fn submit<T: Send + 'static>(&self, outcome: Outcome, reply: Reply<T>, value: T) {
+    /// Has an outcome stored that nobody waits for.
+    fn store(&self, outcome: Outcome, origin: Origin) {
+        if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
+            let (reply, _) = oneshot::channel();
+            self.submit(outcome, origin, reply, ());
+        }
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        outcome: Outcome,
+        origin: Origin,
+        reply: Reply<T>,
+        value: T,
+    ) {
         let lineage = self.lineage.clone();
         let done = move |committed: Result<Arc<Position>, CommitError>| {
             if committed.is_err() {
@@ -229,6 +253,7 @@ impl Owner {
         };
         let commit = Commit {
             drafts: outcome.drafts,
+            origin: Some(origin),
             entries: Vec::new(),
             rows: outcome.rows,
             lineage: Some(self.lineage.clone()),
@@ -245,8 +270,8 @@ impl Owner {
             match self.snapshot(&loaded) {
                 Ok(rows) => {
                     loaded.unsaved_changes = 0;
-                    let (reply, _) = oneshot::channel();
-                    self.submit(Outcome { drafts: Vec::new(), rows }, reply, ());
+                    let origin = self.setting.journal.identity().origin;
+                    self.store(Outcome { drafts: Vec::new(), rows }, origin);
                 }
                 Err(error) => warn!(document = %loaded.id, %error, "no snapshot was made"),
             }
@@ -306,14 +331,21 @@ impl Loaded {
 
 impl Setting {
     /// Calls `run` with what decisions about a document depend on.
-    fn scene<T>(&self, policies: &Policies, run: impl FnOnce(Scene<'_>) -> T) -> T {
+    fn scene<T>(&self, policies: &Policies, origin: Origin, run: impl FnOnce(Scene<'_>) -> T) -> T {
         let own = &self.region;
         let region_of = |writer: &Origin| self.journal.region_of(*writer);
         let admits = |writers: &BTreeSet<Origin>| {
             let regions: Vec<_> = writers.iter().filter_map(region_of).collect();
             regions.is_empty() || regions.iter().any(|region| region == own)
         };
-        run(Scene { policies, admits: &admits, clock: &self.clock })
+        run(Scene {
+            policies,
+            admits: &admits,
+            clock: &self.clock,
+            origin,
+            limits: &self.limits,
+            journal: &self.journal,
+        })
     }
 
     fn policies(&self, name: Option<&DocumentName>) -> &Policies {

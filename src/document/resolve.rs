@@ -7,14 +7,13 @@ use serde_json::{Map, Value};
 
 use super::loaded::{Loaded, Outcome, Scene};
 use super::request::Resolved;
-use super::{Resolution, Setting, write};
+use super::{Resolution, write};
 use crate::error::{Error, ErrorKind};
 
 /// Settles a conflict of a document.
 pub(super) fn resolve(
     loaded: &mut Loaded,
     scene: Scene<'_>,
-    setting: &Setting,
     id: ConflictId,
     resolution: &Resolution,
     note: Option<&str>,
@@ -28,16 +27,16 @@ pub(super) fn resolve(
     let place = loaded.ledger.place(&loaded.document, id).unwrap_or_else(|| conflict.path.clone());
     let message = settling_message(id, note);
     let edits = settling(loaded.value.as_ref(), &place, value.clone());
-    let mut outcome = write::apply(loaded, scene, setting, &edits, None, Some(message.clone()))?;
+    let mut outcome = write::apply(loaded, scene, &edits, None, Some(message.clone()))?;
     if outcome.drafts.is_empty() {
         // The value stands there alone already: write it once more, so that the ledger has a
         // change that closes the conflict in every region.
         let edits = rewriting(&place, value);
-        outcome = write::apply(loaded, scene, setting, &edits, None, Some(message))?;
+        outcome = write::apply(loaded, scene, &edits, None, Some(message))?;
     }
     let change = loaded.document.heads().first().copied();
     let settled = change.map(|change| Collisions::settling(id, change)).unwrap_or_default();
-    write::conclude(loaded, scene, setting, &settled, &mut outcome)?;
+    write::conclude(loaded, scene, &settled, &mut outcome)?;
     let conflict = find(loaded, id)?.clone();
     let resolved = Resolved { name: loaded.name.clone(), conflict, document: loaded.shown() };
     Ok((resolved, outcome))

@@ -97,7 +97,14 @@ impl Fixture {
         let done = Box::new(move |outcome: Result<_, _>| {
             done.send(outcome.is_ok()).expect("the test waits");
         });
-        let commit = Commit { drafts: Vec::new(), entries, rows: Vec::new(), lineage: None, done };
+        let commit = Commit {
+            drafts: Vec::new(),
+            entries,
+            rows: Vec::new(),
+            lineage: None,
+            origin: None,
+            done,
+        };
         self.journal.submit(commit).await.unwrap();
         assert!(durable.await.unwrap());
     }
@@ -181,6 +188,8 @@ async fn two_regions_become_equal_and_list_what_collided() {
     us.put("notes/a", json!({"title": "one", "tags": []})).await.unwrap();
     us.put("latest/a", json!({"title": "one"})).await.unwrap();
     us.send_to(&eu).await;
+    let listed = eu.documents.list(&"notes".parse().unwrap(), "", None, 10).await.unwrap();
+    assert_eq!(listed.len(), 1, "a listing shows what a read would");
     assert_eq!(eu.json("notes/a").await, json!({"title": "one", "tags": []}));
     us.patch("notes/a", json!({"title": "from us"})).await.unwrap();
     eu.patch("notes/a", json!({"title": "from eu", "only": "eu"})).await.unwrap();

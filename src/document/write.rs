@@ -1,13 +1,13 @@
 //! A write of a client: checked, turned into edits, made into one change.
 
-use anabranch_crdt::document::{Author, Collisions};
+use anabranch_crdt::document::Collisions;
 use anabranch_crdt::edit::{self, Edit, EditError};
 use anabranch_crdt::json::{self, JsonError};
+use bytes::Bytes;
 use serde_json::{Map, Value};
-use tracing::warn;
 
 use super::loaded::{Loaded, Outcome, Scene};
-use super::{Digest, Document, Precondition, Setting, Write};
+use super::{Digest, Document, Precondition, Write};
 use crate::error::{Error, ErrorKind};
 use crate::settings::Limits;
 
@@ -15,30 +15,29 @@ use crate::settings::Limits;
 pub(super) fn write(
     loaded: &mut Loaded,
     scene: Scene<'_>,
-    setting: &Setting,
     write: Write,
     precondition: &Precondition,
 ) -> Result<((Option<Document>, bool), Outcome), Error> {
     check(loaded, precondition)?;
     let created = loaded.value.is_none();
     let outcome = match write {
-        Write::Delete => delete(loaded, scene, setting)?,
+        Write::Delete => delete(loaded, scene)?,
         Write::Put(value) => {
             let none = Value::Object(Map::new());
             let edits = edit::difference(loaded.value.as_ref().unwrap_or(&none), &value);
-            apply(loaded, scene, setting, &edits, Some(&value), None)?
+            apply(loaded, scene, &edits, Some(&value), None)?
         }
         Write::MergePatch(patch) => {
             let edits = edit::merge_patch(present(loaded)?, &patch).map_err(edit_error)?;
-            apply(loaded, scene, setting, &edits, None, None)?
+            apply(loaded, scene, &edits, None, None)?
         }
         Write::JsonPatch(patch) => {
             let edits = edit::json_patch(present(loaded)?, &patch).map_err(edit_error)?;
-            apply(loaded, scene, setting, &edits, None, None)?
+            apply(loaded, scene, &edits, None, None)?
         }
         Write::Edits(edits) => {
             present(loaded)?;
-            apply(loaded, scene, setting, &edits, None, None)?
+            apply(loaded, scene, &edits, None, None)?
         }
     };
     let shown = loaded.shown();
@@ -50,26 +49,25 @@ pub(super) fn write(
 pub(super) fn apply(
     loaded: &mut Loaded,
     scene: Scene<'_>,
-    setting: &Setting,
     edits: &[Edit],
     next: Option<&Value>,
     message: Option<String>,
 ) -> Result<Outcome, Error> {
     match next {
-        Some(next) => check_value(next, &setting.limits)?,
+        Some(next) => check_value(next, scene.limits)?,
         None => {
             let mut next = loaded.value.clone().unwrap_or_else(|| Value::Object(Map::new()));
             edit::apply(&mut next, edits).map_err(edit_error)?;
-            check_value(&next, &setting.limits)?;
+            check_value(&next, scene.limits)?;
         }
     }
-    let author = setting.author(message);
+    let author = scene.author(message);
     let changed = loaded.document.edit(edits, &author, scene.policies).map_err(edit_error)?;
     let Some(change) = changed else { return Ok(Outcome::default()) };
     let mut outcome = Outcome::default();
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
-    conclude(loaded, scene, setting, &Collisions::default(), &mut outcome)?;
+    conclude(loaded, scene, &Collisions::default(), &mut outcome)?;
     Ok(outcome)
 }
 
@@ -77,32 +75,23 @@ pub(super) fn apply(
 pub(super) fn conclude(
     loaded: &mut Loaded,
     scene: Scene<'_>,
-    setting: &Setting,
     collisions: &Collisions,
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
     let id = loaded.id;
     let judged = loaded.judge(collisions, scene, outcome);
     judged.map_err(|error| super::loaded::damaged(id, error))?;
-    loaded.show(scene.policies, outcome);
-    let changes = loaded.row.changes;
-    if changes >= setting.limits.changes_warning && changes.is_power_of_two() {
-        warn!(
-            document = %loaded.id,
-            changes,
-            "a document has a long history: each load and each remote change costs with it"
-        );
-    }
-    Ok(())
+    loaded.show(scene, outcome);
+    check_size(loaded.row.json.as_ref().map_or(0, Bytes::len), scene.limits)
 }
 
-fn delete(loaded: &mut Loaded, scene: Scene<'_>, setting: &Setting) -> Result<Outcome, Error> {
-    let author = setting.author(None);
+fn delete(loaded: &mut Loaded, scene: Scene<'_>) -> Result<Outcome, Error> {
+    let author = scene.author(None);
     let change = loaded.document.delete(&author).ok_or_else(not_found)?;
     let mut outcome = Outcome::default();
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
-    conclude(loaded, scene, setting, &Collisions::default(), &mut outcome)?;
+    conclude(loaded, scene, &Collisions::default(), &mut outcome)?;
     Ok(outcome)
 }
 
@@ -136,7 +125,7 @@ fn check(loaded: &Loaded, precondition: &Precondition) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Precondition, "precondition_failed", message))
 }
 
-/// Checks a whole document against the limits.
+/// Checks a whole document for what it may hold; see [`check_size`] for how much.
 pub(super) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
     if !value.is_object() {
         let message = "a document is a JSON object";
@@ -149,7 +138,12 @@ pub(super) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
         };
         Error::new(ErrorKind::Invalid, code, format!("the document would be {error}"))
     })?;
-    let bytes = json::canonical(value).len();
+    Ok(())
+}
+
+/// Checks the size of a document's canonical JSON. A document that is too large is dropped from
+/// memory, and nothing of it is committed.
+fn check_size(bytes: usize, limits: &Limits) -> Result<(), Error> {
     if bytes > limits.document_bytes {
         let message = format!(
             "the document would have {bytes} bytes of JSON, and the limit is {}",
@@ -166,11 +160,5 @@ pub(super) fn edit_error(error: EditError) -> Error {
         EditError::Malformed(_) => Error::new(ErrorKind::Invalid, "malformed_edit", message),
         EditError::Unfit(_) => Error::new(ErrorKind::Invalid, "unfit_edit", message),
         EditError::TestFailed(_) => Error::new(ErrorKind::Conflict, "test_failed", message),
-    }
-}
-
-impl Setting {
-    pub(super) fn author(&self, message: Option<String>) -> Author {
-        Author { origin: self.journal.identity().origin, at: self.clock.tick(), message }
     }
 }

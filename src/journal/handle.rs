@@ -264,9 +264,13 @@ impl Journal {
         let (sender, orders) = mpsc::channel(QUEUE);
         let JournalOptions { publish, new_origin, .. } = options;
         let writer = Writer::new(Arc::clone(&shared), announce, publish, new_origin);
+        let span = tracing::Span::current();
         let thread = thread::Builder::new()
             .name("journal".to_owned())
-            .spawn(move || writer.run(orders))
+            .spawn(move || {
+                let _entered = span.entered();
+                writer.run(orders);
+            })
             .map_err(|error| OpenError::Storage(error.to_string()))?;
         let inner = Inner {
             shared,

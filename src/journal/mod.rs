@@ -153,6 +153,9 @@ impl Lineage {
 pub struct Commit {
     /// Changes that this leader admits, numbered in this order.
     pub drafts: Vec<Draft>,
+    /// The origin under which the drafts were made; the commit is refused if it has been renewed
+    /// since, because a peer may have other changes of that writer.
+    pub origin: Option<Origin>,
     /// Entries of other origins; those already there are skipped, and each origin's sequence must
     /// go on without a gap.
     pub entries: Vec<Entry>,
@@ -192,8 +195,8 @@ pub enum CommitError {
     /// its documents must be loaded again. The journal tries to write again by itself.
     #[error("the journal cannot write: {0}")]
     Storage(String),
-    /// A commit that this one was built on has failed.
-    #[error("a write before this one failed: try again")]
+    /// A commit that this one was built on has failed, or the origin has been renewed since.
+    #[error("a write before this one failed, or this node took a new identity: try again")]
     Superseded,
     /// The writer thread has ended.
     #[error("the journal is closed")]

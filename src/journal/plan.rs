@@ -49,10 +49,12 @@ impl Plan {
 
     /// Takes a commit in, or notes why not.
     pub(super) fn add(&mut self, own: Origin, commit: Commit) {
-        let Commit { drafts, entries, rows, lineage, done } = commit;
-        let outcome = match lineage {
-            Some(lineage) if lineage.is_broken() => Err(CommitError::Superseded),
-            Some(_) | None => self.check(own, &entries),
+        let Commit { drafts, origin, entries, rows, lineage, done } = commit;
+        let broken = lineage.is_some_and(|lineage| lineage.is_broken());
+        let outcome = if broken || origin.is_some_and(|origin| origin != own) {
+            Err(CommitError::Superseded)
+        } else {
+            self.check(own, &entries)
         };
         if outcome.is_ok() {
             drafts.into_iter().for_each(|draft| self.admit(own, draft));

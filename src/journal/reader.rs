@@ -152,6 +152,9 @@ pub(super) fn pending(
     after: Option<DocumentId>,
     limit: usize,
 ) -> Result<Vec<DocumentId>, ReadError> {
+    if shared.pending.load(Ordering::Acquire) == 0 {
+        return Ok(Vec::new());
+    }
     shared.store.read(|transaction| {
         let table = open(transaction, &table::PENDING)?;
         let mut found = Vec::new();

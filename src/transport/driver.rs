@@ -14,11 +14,13 @@ use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tracing::Instrument;
 
 use super::commits::{CommitReceiver, News};
 use super::link::{LinkEvent, LinkHandle};
 use super::refusal::CloseCode;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
+
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Identity, Journal};
 use crate::replication::{
@@ -224,7 +226,7 @@ impl Appends {
         let (requests, queue) = mpsc::channel(MAX_APPENDS);
         let (answers, done) = mpsc::channel(MAX_APPENDS);
         let mut task = JoinSet::new();
-        task.spawn(submit_all(journal, queue, answers.clone()));
+        task.spawn(submit_all(journal, queue, answers.clone()).in_current_span());
         Self { requests, _answers: answers, done, under_way: 0, refused: VecDeque::new(), task }
     }
 
@@ -267,7 +269,14 @@ async fn submit_all(
         let done = Box::new(move |outcome: Result<_, CommitError>| {
             answer.give(outcome.err().map(|error| error.to_string()));
         });
-        let commit = Commit { drafts: Vec::new(), entries, rows: Vec::new(), lineage: None, done };
+        let commit = Commit {
+            drafts: Vec::new(),
+            entries,
+            rows: Vec::new(),
+            lineage: None,
+            origin: None,
+            done,
+        };
         // `done` is called in any case.
         let _ = journal.submit(commit).await;
     }

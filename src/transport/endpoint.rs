@@ -13,6 +13,7 @@ use quinn::{ClientConfig, Connection, Endpoint, Incoming};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::greeting::Greeted;
 use super::guests::{AddressProof, Admission, Guest, Guests};
@@ -21,6 +22,7 @@ use super::link::{Link, LinkEvent, LinkHandle};
 use super::refusal::{CloseCode, Complaints, Failure, Loudness, explain};
 use super::region::{Backoff, Dialled, Live, Region};
 use super::{BootId, HANDSHAKE_TIMEOUT, TransportSettings, greeting, leaf, pass_on_panic, tls};
+
 use crate::error::{Error, ErrorKind};
 use crate::pki::{ClientName, Credentials, Role, SERVER_NAME, Subject};
 use crate::replication::LinkId;
@@ -67,9 +69,10 @@ impl Links {
             complaints: Mutex::default(),
             frame_bytes: settings.max_frame_bytes,
         });
-        tasks.spawn(accept_all(Arc::clone(&links)));
+        tasks.spawn(accept_all(Arc::clone(&links)).in_current_span());
         for region in links.regions.values() {
-            tasks.spawn(keep_linked(Arc::clone(&links), Arc::clone(region)));
+            let keeping = keep_linked(Arc::clone(&links), Arc::clone(region));
+            tasks.spawn(keeping.in_current_span());
         }
         Ok(links)
     }
@@ -251,7 +254,7 @@ impl Links {
         let proof = if proven { AddressProof::Given } else { AddressProof::Missing };
         match self.guests.admit(address, proof) {
             Admission::Accept(guest) => {
-                connections.spawn(Arc::clone(self).receive(incoming, guest));
+                connections.spawn(Arc::clone(self).receive(incoming, guest).in_current_span());
             }
             Admission::Refuse => {
                 incoming.refuse();

@@ -12,10 +12,12 @@ use futures::future::BoxFuture;
 use quinn::{Connection, Endpoint};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use super::framing::{FrameError, FrameReader, FrameWriter};
 use super::refusal::{CloseCode, Failure, explain};
 use super::{BootId, HANDSHAKE_TIMEOUT, greeting, tls};
+
 use crate::error::{Error, ErrorKind};
 use crate::pki::{ClientName, Credentials, Role, SERVER_NAME, Subject};
 use crate::settings::PkiPaths;
@@ -208,7 +210,7 @@ pub(super) async fn serve(
             accepted = connection.accept_bi() => match accepted {
                 Ok(halves) => {
                     let stream = LeafStream::new(halves, frame_bytes);
-                    streams.spawn(service.serve(client.clone(), stream));
+                    streams.spawn(service.serve(client.clone(), stream).in_current_span());
                 }
                 Err(error) => return explain(&error, client.as_str()),
             },

@@ -37,6 +37,7 @@ use std::time::Duration;
 use anabranch_crdt::ids::{ClusterId, RegionName, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument;
 
 pub use commits::{CommitReceiver, CommitSender, commit_channel};
 pub use framing::{FrameError, FrameReader, FrameWriter};
@@ -172,7 +173,7 @@ impl Transport {
         let (events, link_events) = mpsc::channel(MAX_EVENTS);
         let links = Links::start(settings, hooks.leaf.clone(), events, &mut tasks)?;
         let (driver, status) = Driver::new(settings, journal, commits, hooks);
-        tasks.spawn(driver.run(link_events));
+        tasks.spawn(driver.run(link_events).in_current_span());
         Ok(Self { handle: TransportHandle { links, status }, tasks })
     }
 

@@ -108,7 +108,7 @@ pub(super) fn commit(
 ) -> (Commit, Receiver<Outcome>) {
     let (sender, outcome) = channel();
     let done = Box::new(move |result| sender.send(result).unwrap());
-    (Commit { drafts, entries, rows, lineage: None, done }, outcome)
+    (Commit { drafts, origin: None, entries, rows, lineage: None, done }, outcome)
 }
 
 /// Commits and waits until it is durable.

@@ -82,6 +82,7 @@ impl Site {
                 entries: Vec::new(),
                 rows: Vec::new(),
                 lineage: None,
+                origin: None,
                 done: Box::new(move |position| drop(done.send(position))),
             };
             self.journal.submit(commit).await.unwrap();
