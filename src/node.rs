@@ -26,6 +26,7 @@ use crate::document::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
+use crate::leaf;
 use crate::settings::{RegionSettings, Settings};
 use crate::subscription::Changes;
 use crate::transport::{
@@ -78,14 +79,16 @@ impl NodeBuilder {
         let parts = self.storage()?;
         let parts = match self.connect(parts) {
             Ok(parts) => parts,
-            Err((error, storage)) => {
+            Err(failed) => {
+                let (error, storage) = *failed;
                 storage.close().await;
                 return Err(error);
             }
         };
         match Node::assemble(&self.settings, listener, http, parts) {
             Ok(node) => Ok(node),
-            Err((error, parts)) => {
+            Err(failed) => {
+                let (error, parts) = *failed;
                 parts.transport.shutdown().await;
                 parts.storage.close().await;
                 Err(error)
@@ -159,13 +162,13 @@ impl NodeBuilder {
     }
 
     /// Starts the transport; gives the storage back for closing if that fails.
-    fn connect(&self, mut storage: Storage) -> Result<Parts, (Error, Storage)> {
+    fn connect(&self, mut storage: Storage) -> Result<Parts, Box<(Error, Storage)>> {
         let changes = Changes::new(storage.journal.clone(), storage.documents.clone());
         let settings = TransportSettings::new(&self.settings)
             .map(|settings| TransportSettings { delay: self.delays.clone(), ..settings });
         let started = match (settings, storage.commits.take()) {
             (Ok(settings), Some(commits)) => {
-                let hooks = self.hooks(&storage);
+                let hooks = self.hooks(&storage, &changes);
                 Transport::start(&settings, storage.journal.clone(), commits, hooks)
             }
             (Err(error), _) => Err(error),
@@ -175,20 +178,22 @@ impl NodeBuilder {
         };
         match started {
             Ok(transport) => Ok(Parts { storage, changes, transport }),
-            Err(error) => Err((error, storage)),
+            Err(error) => Err(Box::new((error, storage))),
         }
     }
 
-    fn hooks(&self, storage: &Storage) -> TransportHooks {
+    fn hooks(&self, storage: &Storage, changes: &Changes) -> TransportHooks {
         let clock = storage.clock.clone();
         let journal = storage.journal.clone();
         let region = self.settings.region.clone();
+        let limits = self.settings.limits.clone();
+        let leaves = leaf::Service::new(storage.documents.clone(), changes.clone(), limits);
         TransportHooks {
             observe_clock: Arc::new(move |seen| clock.observe(seen)),
             origin_renewed: Arc::new(move |identity| {
                 journal.name_origin(identity.origin, &region);
             }),
-            leaf: None,
+            leaf: Some(Arc::new(leaves)),
         }
     }
 }
@@ -247,11 +252,11 @@ impl Node {
         listener: TcpListener,
         http: SocketAddr,
         parts: Parts,
-    ) -> Result<Self, (Error, Parts)> {
+    ) -> Result<Self, Box<(Error, Parts)>> {
         let handle = parts.transport.handle();
         let quic = match handle.local_addr() {
             Ok(quic) => quic,
-            Err(error) => return Err((error, parts)),
+            Err(error) => return Err(Box::new((error, parts))),
         };
         let journal = parts.storage.journal.clone();
         let sources = Sources {
