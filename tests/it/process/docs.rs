@@ -1,12 +1,14 @@
 //! The commands of README.md, as they are written there.
 //!
-//! Blocks marked `sh` (or `console`, where a command follows `$ `) are run in their order, in one
-//! temporary directory, with `anabranch` on the path and `anabranch dev` running on its default
-//! ports. Variables and the directory that a block sets hold for the blocks after it.
+//! Blocks marked `sh` are run in their order, in one temporary directory, with `anabranch` on the
+//! path and `anabranch dev` running on its default ports. Variables and the directory that a block
+//! sets hold for the blocks after it.
 //!
 //! - `sh background`: each line is started and left running until the next heading. Where that is
 //!   a node, it takes the ports of the `dev` cluster, which makes room until then.
-//! - `sh no-run`: only for the set-up of the repository, with the reason on the line before.
+//! - `sh no-run`: only for cargo, with the reason before it. The first such block is the set-up.
+//! - `console`: commands of other machines, after prompts such as `eu$ `. They are not run, but the
+//!   program must know their arguments.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -14,6 +16,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use super::runner::Runner;
+use super::support::run;
 
 /// A fenced block of commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub(super) enum Mode {
     Run,
     /// Its lines are started.
     Background,
+    /// The program is asked whether it knows the arguments.
+    Parse,
     /// It is only looked at.
     NoRun,
 }
@@ -49,12 +54,13 @@ impl Block {
 /// Finds the blocks of commands in a Markdown text.
 fn extract(text: &str) -> Result<Vec<Block>, String> {
     let mut blocks = Vec::new();
+    // What is before a block: the last line that is not blank.
     let (mut section, mut before) = (0, "");
     let mut lines = (1..).zip(text.lines());
     while let Some((number, line)) = lines.next() {
         let Some(info) = line.trim_start().strip_prefix(FENCE) else {
             section += usize::from(line.starts_with('#'));
-            before = line;
+            before = if line.trim().is_empty() { before } else { line };
             continue;
         };
         let body: Vec<&str> =
@@ -65,10 +71,11 @@ fn extract(text: &str) -> Result<Vec<Block>, String> {
         let words: Vec<&str> = info.split_whitespace().collect();
         let complain = |what: &str| Err(format!("line {number}: {what}"));
         let mode = match words.as_slice() {
-            ["sh" | "console"] => Mode::Run,
+            ["sh"] => Mode::Run,
             ["sh", "background"] => Mode::Background,
-            ["sh", "no-run"] if before.trim().is_empty() => {
-                return complain("no-run needs its reason on the line before");
+            ["console"] => Mode::Parse,
+            ["sh", "no-run"] if !before.starts_with(char::is_alphanumeric) => {
+                return complain("no-run needs its reason before it");
             }
             ["sh", "no-run"] => Mode::NoRun,
             ["sh" | "console", ..] => return complain("after sh comes background or no-run"),
@@ -78,30 +85,35 @@ fn extract(text: &str) -> Result<Vec<Block>, String> {
                 continue;
             }
         };
-        let script = script(&body, words[0] == "console");
+        let script = match mode {
+            Mode::Run | Mode::Background | Mode::NoRun => body.join("\n"),
+            Mode::Parse => typed(&body),
+        };
+        if script.trim().is_empty() {
+            return complain("there is no command in this block");
+        }
         blocks.push(Block { line: number + 1, section, mode, script });
         before = "";
     }
     Ok(blocks)
 }
 
-/// Returns what a shell is given: everything, or in a console what follows the prompts.
-fn script(body: &[&str], console: bool) -> String {
+/// Returns what was typed in a console, after a prompt of one word and `$ `.
+fn typed(body: &[&str]) -> String {
     let mut continued = false;
     let typed = body.iter().filter_map(|line| {
-        if !console {
-            return Some(*line);
-        }
-        let typed = if continued { Some(*line) } else { line.trim_start().strip_prefix("$ ") };
+        let prompted = line.trim_start().split_once("$ ");
+        let prompted = prompted.filter(|(host, _)| host.chars().all(char::is_alphanumeric));
+        let typed = if continued { Some(*line) } else { prompted.map(|(_, command)| command) };
         continued = typed.is_some_and(|line| line.ends_with('\\'));
         typed
     });
-    typed.map(|line| format!("{line}\n")).collect()
+    typed.collect::<Vec<_>>().join("\n")
 }
 
 const FENCE: &str = "```";
 
-/// The only commands that a README may show without running them: they build the program.
+/// What a fresh clone needs.
 const SET_UP: [&str; 2] = ["cargo run --release -- dev", "cargo test --workspace"];
 
 #[test]
@@ -113,11 +125,7 @@ fn the_readme_works_as_written() {
         return;
     };
     let blocks = extract(&text).unwrap_or_else(|error| panic!("README.md, {error}"));
-    let mut set_up: Vec<String> =
-        blocks.iter().filter(|block| block.mode == Mode::NoRun).flat_map(Block::commands).collect();
-    set_up.sort();
-    set_up.dedup();
-    assert_eq!(set_up, SET_UP, "the commands that README.md shows with no-run");
+    check_cargo_commands(&blocks);
     check_default_ports();
     let folder = tempfile::tempdir().unwrap();
     let work = folder.path().join("work");
@@ -127,8 +135,24 @@ fn the_readme_works_as_written() {
         symlink(root.join("examples"), work.join("examples")).unwrap();
     }
     let mut runner = Runner::new(folder.path());
-    for block in blocks.iter().filter(|block| block.mode != Mode::NoRun) {
+    for block in &blocks {
         runner.run(block).unwrap_or_else(|error| panic!("README.md:{}: {error}", block.line));
+    }
+}
+
+/// Checks what is not run here: that it is the set-up, or cargo running what is there.
+fn check_cargo_commands(blocks: &[Block]) {
+    let mut not_run = blocks.iter().filter(|block| block.mode == Mode::NoRun).map(Block::commands);
+    assert_eq!(not_run.next().expect("README.md shows the set-up"), SET_UP);
+    for command in not_run.flatten() {
+        if let Some(arguments) = command.strip_prefix("cargo run --release -- ") {
+            let arguments: Vec<&str> = arguments.split_whitespace().chain(["--help"]).collect();
+            run(&arguments).exits(0);
+        } else {
+            let test = command.strip_prefix("cargo test --test ").unwrap_or_default();
+            let is_there = ["it", "sim", "tidy"].contains(&test.split(' ').next().unwrap());
+            assert!(is_there, "README.md shows `{command}`, and nothing says that it works");
+        }
     }
 }
 
@@ -167,10 +191,10 @@ echo \"$X\"
 ```
 
 ```console
-$ anabranch doc get \\
+eu$ anabranch doc get \\
     a/b
 {}
-$ true
+us$ anabranch doc ls a
 ```
 1. In a list:
    ```sh background
@@ -189,7 +213,7 @@ fn blocks_are_found_with_their_lines_and_modes() {
         [
             (5, 1, Mode::NoRun, commands(&["cargo run --release -- dev"])),
             (15, 2, Mode::Run, commands(&["X=1; anabranch doc put a/b    '{}'", "echo \"$X\""])),
-            (23, 2, Mode::Run, commands(&["anabranch doc get      a/b", "true"])),
+            (23, 2, Mode::Parse, commands(&["anabranch doc get      a/b", "anabranch doc ls a"])),
             (
                 30,
                 2,
@@ -204,6 +228,9 @@ fn blocks_are_found_with_their_lines_and_modes() {
 fn what_would_escape_the_test_is_refused() {
     for (text, part) in [
         ("\n```sh no-run\ncargo test\n```\n", "line 2: no-run needs its reason"),
+        ("# Title\n\n```sh no-run\ncargo test\n```\n", "line 3: no-run needs its reason"),
+        ("```console\nanabranch serve\n```\n", "line 1: there is no command"),
+        ("```sh\n\n```\n", "line 1: there is no command"),
         ("```bash\nls\n```\n", "line 1: commands are marked sh"),
         ("```sh norun\nls\n```\n", "background or no-run"),
         ("a\n```sh\nls\n", "line 2: this block does not end"),

@@ -44,13 +44,13 @@ fn nothing_acknowledged_is_lost_when_a_node_is_killed() {
         node = topology.serve("solo");
         let mut http = topology.http("solo");
         assert_eq!(self::origin(&mut http), origin, "round {rounds}: a restart is no new origin");
-        merged(&writers).check(&format!("round {rounds}"), http.all(COLLECTION));
+        check(rounds, &merged(&writers), http.all(COLLECTION));
         rounds += 1;
     }
     node.signal("TERM");
     node.end().exits(0);
     let _node = topology.serve("solo");
-    merged(&writers).check("after a clean stop", topology.http("solo").all(COLLECTION));
+    check(rounds, &merged(&writers), topology.http("solo").all(COLLECTION));
     println!("{rounds} rounds");
 }
 
@@ -71,7 +71,7 @@ fn a_killed_region_converges_with_its_peer_and_nothing_acknowledged_is_lost() {
         println!("round {rounds}: {victims:?} killed after {writes} writes and {jitter:?}");
         pair.crash(victims, writes, jitter);
         let found = pair.converged();
-        merged(pair.writers.iter().map(|(_, w)| w)).check(&format!("round {rounds}"), found);
+        check(rounds, &merged(pair.writers.iter().map(|(_, writer)| writer)), found);
         rounds += 1;
     }
     println!("{rounds} rounds");
@@ -179,6 +179,11 @@ fn merged<'w>(writers: impl IntoIterator<Item = &'w Writer>) -> Memory {
     let mut all = Memory::default();
     writers.into_iter().for_each(|writer| all.merge(writer.memory()));
     all
+}
+
+#[track_caller]
+fn check(round: usize, memory: &Memory, found: Listing) {
+    memory.check(found).unwrap_or_else(|error| panic!("after round {round}: {error}"));
 }
 
 fn origin(http: &mut Http) -> String {

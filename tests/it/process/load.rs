@@ -54,25 +54,24 @@ impl Memory {
     }
 
     /// Checks a whole collection: every acknowledged write is there, and nothing is torn.
-    #[track_caller]
-    pub(super) fn check(&self, context: &str, found: Vec<(String, Value)>) {
+    pub(super) fn check(&self, found: Vec<(String, Value)>) -> Result<(), String> {
         let mut found: BTreeMap<String, Value> = found.into_iter().collect();
         for (key, known) in &self.documents {
             let value = found.remove(key);
-            if value.is_none() && known.acknowledged.is_none() {
-                continue;
-            }
             let is_known = value == known.acknowledged
                 || value.as_ref().is_some_and(|value| known.unanswered.contains(value));
-            assert!(is_known, "{context}: {key} is {value:?}, but its writer knows {known:?}");
+            if !is_known {
+                return Err(format!("{key} is {value:?}, but its writer knows {known:?}"));
+            }
         }
         for (key, sum) in &self.counters {
             let value = found.remove(key).and_then(|document| document["count"].as_u64());
             let allowed = sum.acknowledged..=sum.acknowledged + sum.unanswered;
-            let fits = value.is_some_and(|value| allowed.contains(&value));
-            assert!(fits, "{context}: counter {key} is {value:?}, not within {allowed:?}");
+            if !value.is_some_and(|value| allowed.contains(&value)) {
+                return Err(format!("counter {key} is {value:?}, not within {allowed:?}"));
+            }
         }
-        assert!(found.is_empty(), "{context}: nobody wrote {found:?}");
+        if found.is_empty() { Ok(()) } else { Err(format!("nobody wrote {found:?}")) }
     }
 }
 
@@ -182,4 +181,42 @@ fn answered(reply: io::Result<super::http::Reply>) -> io::Result<()> {
 
 fn path(key: &str) -> String {
     format!("/v1/docs/{COLLECTION}/{key}")
+}
+
+#[test]
+fn a_lost_a_torn_and_a_foreign_write_are_noticed() {
+    let known = |acknowledged, unanswered: &[Value]| Known {
+        acknowledged,
+        unanswered: unanswered.to_vec(),
+    };
+    let memory = Memory {
+        documents: BTreeMap::from([
+            ("kept".to_owned(), known(Some(json!(1)), &[json!(2), json!(3)])),
+            ("open".to_owned(), known(None, &[json!(4)])),
+        ]),
+        counters: BTreeMap::from([("n".to_owned(), Sum { acknowledged: 5, unanswered: 1 })]),
+    };
+    let check = |found: &[(&str, Value)]| {
+        memory.check(found.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
+    };
+    let count = |n| ("n", json!({"count": n}));
+    for good in [
+        &[("kept", json!(1)), count(5)][..],
+        &[("kept", json!(3)), count(6)],
+        &[("kept", json!(2)), ("open", json!(4)), count(5)],
+    ] {
+        assert_eq!(check(good), Ok(()));
+    }
+    for (bad, part) in [
+        (&[count(5)][..], "kept is None"),
+        (&[("kept", json!(4)), count(5)], "kept is Some"),
+        (&[("kept", json!(1)), ("open", json!(1)), count(5)], "open is Some"),
+        (&[("kept", json!(1)), count(4)], "counter n is Some(4)"),
+        (&[("kept", json!(1)), count(7)], "counter n is Some(7)"),
+        (&[("kept", json!(1))], "counter n is None"),
+        (&[("kept", json!(1)), count(5), ("x", json!(1))], "nobody wrote"),
+    ] {
+        let error = check(bad).expect_err(part);
+        assert!(error.contains(part), "{error}");
+    }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anabranch::pki::{Authority, Overwrite, Validity};
 
-use super::support::{Outcome, Running, eventually};
+use super::support::{Outcome, Running, anabranch, eventually, program, run};
 use super::topology::{Topology, free, linked};
 
 fn fails(command: Command) -> Outcome {
@@ -30,7 +30,7 @@ fn missing_certificates_are_made_by_the_commands_that_the_messages_name() {
         let outcome = fails(topology.command("solo"));
         let outcome = outcome.exits(2).says(&["is missing", file, "regions.toml"]);
         let cure = outcome.stderr.split('`').nth(1).expect("a command between backticks");
-        let cure = cure.replacen("anabranch", env!("CARGO_BIN_EXE_anabranch"), 1);
+        let cure = cure.replacen("anabranch", &program(), 1);
         let mut shell = Command::new("sh");
         shell.args(["-c", &cure]).current_dir(topology.path(""));
         Running::start_group(shell).end().exits(0);
@@ -39,8 +39,7 @@ fn missing_certificates_are_made_by_the_commands_that_the_messages_name() {
     fails(topology.command("solo")).exits(2).says(&["the key of solo is missing", "solo.key"]);
     std::fs::remove_file(topology.path("pki/solo.pem")).unwrap();
     let pki = topology.path("pki");
-    super::support::run(&["pki", "issue", "--region", "solo", "--dir", pki.to_str().unwrap()])
-        .exits(0);
+    run(&["pki", "issue", "--region", "solo", "--dir", pki.to_str().unwrap()]).exits(0);
     topology.serve("solo");
 }
 
@@ -62,9 +61,8 @@ fn data_of_another_region_or_cluster_is_refused_and_left_alone() {
     other.write("regions.toml", &text);
     let pki = other.path("pki");
     let pki = pki.to_str().unwrap();
-    super::support::run(&["pki", "init", "--cluster-id", other_id, "--dir", pki, "--force"])
-        .exits(0);
-    super::support::run(&["pki", "issue", "--region", "one", "--dir", pki, "--force"]).exits(0);
+    run(&["pki", "init", "--cluster-id", other_id, "--dir", pki, "--force"]).exits(0);
+    run(&["pki", "issue", "--region", "one", "--dir", pki, "--force"]).exits(0);
     let data = topology.path("one");
     fails(with_data(&other, "one", data.to_str().unwrap())).exits(1).says(&["cluster", other_id]);
 
@@ -72,7 +70,7 @@ fn data_of_another_region_or_cluster_is_refused_and_left_alone() {
 }
 
 fn with_data(topology: &Topology, region: &str, data: &str) -> Command {
-    let mut command = super::support::anabranch();
+    let mut command = anabranch();
     command.current_dir(topology.path(""));
     command.args(["serve", "--region", region, "--data", data]);
     command
@@ -147,7 +145,7 @@ fn an_expired_certificate_is_told_on_both_sides_until_it_is_renewed() {
     west.signal("TERM");
     west.end().exits(0);
     let pki = pki.to_str().unwrap();
-    super::support::run(&["pki", "issue", "--region", "west", "--dir", pki, "--force"]).exits(0);
+    run(&["pki", "issue", "--region", "west", "--dir", pki, "--force"]).exits(0);
     let _west = topology.serve("west");
     linked(&mut http, 1);
     eventually("what west wrote alone", || {

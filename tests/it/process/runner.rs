@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::docs::{Block, Mode};
-use super::support::{Running, eventually, isolate};
+use super::support::{Running, eventually, isolate, program};
 
 /// One session of a reader.
 pub(super) struct Runner {
@@ -39,7 +39,7 @@ impl Runner {
     pub(super) fn without_cluster(folder: &Path) -> Self {
         let programs = folder.join("bin");
         fs::create_dir(&programs).unwrap();
-        symlink(env!("CARGO_BIN_EXE_anabranch"), programs.join("anabranch")).unwrap();
+        symlink(program(), programs.join("anabranch")).unwrap();
         let paths = env::var_os("PATH").unwrap_or_default();
         let path = env::join_paths([programs].into_iter().chain(env::split_paths(&paths))).unwrap();
         let session = folder.join("session");
@@ -60,8 +60,11 @@ impl Runner {
             self.background.clear();
             self.section = block.section;
         }
-        if block.mode == Mode::Background {
-            return self.start(&block.commands());
+        match block.mode {
+            Mode::NoRun => return Ok(()),
+            Mode::Background => return self.start(&block.commands()),
+            Mode::Parse => return block.commands().iter().try_for_each(|line| self.parse(line)),
+            Mode::Run => {}
         }
         if self.background.is_empty() {
             self.start_cluster();
@@ -73,6 +76,13 @@ impl Runner {
         );
         let outcome = Running::start_group(self.shell(&script)).end();
         if outcome.code == Some(0) { Ok(()) } else { Err(format!("{}\n{outcome}", block.script)) }
+    }
+
+    /// Asks the program whether it knows the arguments of a command.
+    fn parse(&self, command: &str) -> Result<(), String> {
+        let outcome = Running::start_group(self.shell(&format!("{command} --help"))).end();
+        let is_known = outcome.code == Some(0) && command.starts_with("anabranch ");
+        if is_known { Ok(()) } else { Err(format!("{command}\n{outcome}")) }
     }
 
     fn start(&mut self, commands: &[String]) -> Result<(), String> {
