@@ -6,7 +6,8 @@
 //! edits, `journal` makes them durable, `replication` decides what other regions are sent,
 //! `transport` carries it, `subscription` tells who is waiting, `node` wires the parts and
 //! supervises them. `pki` makes the certificates by which nodes know each other. `client` is the
-//! offline-first client library, `cli` the command line.
+//! offline-first client library, `leaf` what it and a node say to each other, `cli` the command
+//! line.
 
 #[cfg(feature = "server")]
 pub mod api;
@@ -17,6 +18,7 @@ pub mod client;
 pub mod document;
 pub mod error;
 pub mod journal;
+pub mod leaf;
 #[cfg(feature = "server")]
 pub mod node;
 pub mod pki;
