@@ -1,3 +1,10 @@
-//! End to end: real nodes, real files, real sockets.
+//! The store from end to end: real nodes, real disks, real QUIC with mutual TLS, real HTTP.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is its purpose"
+)]
+
+mod interop;
 mod process;
