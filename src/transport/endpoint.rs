@@ -177,13 +177,13 @@ impl Links {
         address: SocketAddr,
     ) -> Result<Link, Failure> {
         let peer = region.name.as_str();
-        let connecting = self
-            .endpoint
-            .connect_with(self.client.clone(), address, SERVER_NAME)
-            .map_err(|error| match error {
-                ConnectError::EndpointStopping => Failure::quiet("the node is stopping"),
-                error => Failure::warn(format!("{peer} cannot be dialled at {address}: {error}")),
-            })?;
+        let dialling = self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME);
+        let connecting = dialling.map_err(|error| {
+            if error == ConnectError::EndpointStopping {
+                return Failure::quiet("the node is stopping");
+            }
+            Failure::warn(format!("{peer} cannot be dialled at {address}: {error}"))
+        })?;
         let connection = connecting.await.map_err(|error| explain(&error, peer))?;
         self.check_dialled(&connection, &region.name, address)?;
         let greeted = greeting::hello(&connection, self.boot, peer).await?;
