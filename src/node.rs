@@ -78,14 +78,16 @@ impl NodeBuilder {
         let parts = self.storage()?;
         let parts = match self.connect(parts) {
             Ok(parts) => parts,
-            Err((error, storage)) => {
+            Err(failed) => {
+                let (error, storage) = *failed;
                 storage.close().await;
                 return Err(error);
             }
         };
         match Node::assemble(&self.settings, listener, http, parts) {
             Ok(node) => Ok(node),
-            Err((error, parts)) => {
+            Err(failed) => {
+                let (error, parts) = *failed;
                 parts.transport.shutdown().await;
                 parts.storage.close().await;
                 Err(error)
@@ -159,7 +161,7 @@ impl NodeBuilder {
     }
 
     /// Starts the transport; gives the storage back for closing if that fails.
-    fn connect(&self, mut storage: Storage) -> Result<Parts, (Error, Storage)> {
+    fn connect(&self, mut storage: Storage) -> Result<Parts, Box<(Error, Storage)>> {
         let changes = Changes::new(storage.journal.clone(), storage.documents.clone());
         let settings = TransportSettings::new(&self.settings)
             .map(|settings| TransportSettings { delay: self.delays.clone(), ..settings });
@@ -175,7 +177,7 @@ impl NodeBuilder {
         };
         match started {
             Ok(transport) => Ok(Parts { storage, changes, transport }),
-            Err(error) => Err((error, storage)),
+            Err(error) => Err(Box::new((error, storage))),
         }
     }
 
@@ -247,11 +249,11 @@ impl Node {
         listener: TcpListener,
         http: SocketAddr,
         parts: Parts,
-    ) -> Result<Self, (Error, Parts)> {
+    ) -> Result<Self, Box<(Error, Parts)>> {
         let handle = parts.transport.handle();
         let quic = match handle.local_addr() {
             Ok(quic) => quic,
-            Err(error) => return Err((error, parts)),
+            Err(error) => return Err(Box::new((error, parts))),
         };
         let journal = parts.storage.journal.clone();
         let sources = Sources {
