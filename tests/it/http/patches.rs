@@ -98,7 +98,7 @@ async fn edits_say_what_is_meant() {
         (json!({"op": "turn", "path": "/text"}), "malformed_edit"),
         (json!({"op": "remove", "path": "/text", "values": 1}), "malformed_edit"),
     ] {
-        let first = json!({"op": "set", "path": "/likes", "value": 0});
+        let first = json!({"op": "set", "path": "/likes", "value": 1});
         solo.edit("notes/a", &json!([first, edit])).refused(422, code).await;
     }
     assert_eq!(solo.value("notes/a").await, Some(expected));

@@ -93,13 +93,14 @@ impl Client {
         }
     }
 
-    async fn connect(&self) -> Connection {
+    /// Connects; `driver` owns what keeps the connection going.
+    async fn connect(&self, driver: &Mutex<JoinSet<()>>) -> Connection {
         let stream = TcpStream::connect(self.address).await.expect("the node listens");
         stream.set_nodelay(true).unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         // An error of the connection is told by the request that is under way.
         let drive = async move { drop(connection.await) };
-        self.connections.lock().unwrap().spawn(drive);
+        driver.lock().unwrap().spawn(drive);
         sender
     }
 
@@ -107,7 +108,7 @@ impl Client {
         loop {
             let idle = self.idle.lock().unwrap().pop();
             match idle {
-                None => return self.connect().await,
+                None => return self.connect(&self.connections).await,
                 Some(mut connection) => {
                     if connection.ready().await.is_ok() {
                         return connection;
@@ -171,13 +172,14 @@ impl Call<'_> {
 
     /// Opens a stream of lines, on a connection of its own.
     pub(crate) async fn lines(self) -> Lines {
-        let mut connection = self.client.connect().await;
+        let driver = Mutex::default();
+        let mut connection = self.client.connect(&driver).await;
         let response =
             soon("a stream", connection.send_request(self.into_request())).await.unwrap();
         assert_eq!(response.status(), 200);
         let headers = response.headers().clone();
         let body = response.into_body();
-        Lines { headers, body, buffer: BytesMut::new(), _connection: connection }
+        Lines { headers, body, buffer: BytesMut::new(), _connection: (connection, driver) }
     }
 
     fn into_request(self) -> Request<Full<Bytes>> {
@@ -247,7 +249,7 @@ pub(crate) struct Lines {
     pub(crate) headers: HeaderMap,
     body: Incoming,
     buffer: BytesMut,
-    _connection: Connection,
+    _connection: (Connection, Mutex<JoinSet<()>>),
 }
 
 impl Lines {
