@@ -26,6 +26,7 @@ use crate::document::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
+use crate::leaf;
 use crate::settings::{RegionSettings, Settings};
 use crate::subscription::Changes;
 use crate::transport::{
@@ -167,7 +168,7 @@ impl NodeBuilder {
             .map(|settings| TransportSettings { delay: self.delays.clone(), ..settings });
         let started = match (settings, storage.commits.take()) {
             (Ok(settings), Some(commits)) => {
-                let hooks = self.hooks(&storage);
+                let hooks = self.hooks(&storage, &changes);
                 Transport::start(&settings, storage.journal.clone(), commits, hooks)
             }
             (Err(error), _) => Err(error),
@@ -181,16 +182,18 @@ impl NodeBuilder {
         }
     }
 
-    fn hooks(&self, storage: &Storage) -> TransportHooks {
+    fn hooks(&self, storage: &Storage, changes: &Changes) -> TransportHooks {
         let clock = storage.clock.clone();
         let journal = storage.journal.clone();
         let region = self.settings.region.clone();
+        let limits = self.settings.limits.clone();
+        let leaves = leaf::Service::new(storage.documents.clone(), changes.clone(), limits);
         TransportHooks {
             observe_clock: Arc::new(move |seen| clock.observe(seen)),
             origin_renewed: Arc::new(move |identity| {
                 journal.name_origin(identity.origin, &region);
             }),
-            leaf: None,
+            leaf: Some(Arc::new(leaves)),
         }
     }
 }

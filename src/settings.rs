@@ -69,7 +69,7 @@ pub struct Limits {
     pub frame_bytes: usize,
     /// Entries of one replication batch. Default 1,024.
     pub batch_entries: usize,
-    /// Requests that may wait for a document owner; more answer 503. Default 4,096.
+    /// Requests that may wait for a document owner; more answer 429. Default 4,096.
     pub queue: usize,
     /// Bytes of loaded documents that the owners keep, together. Default 256 MiB.
     pub cache_bytes: usize,

@@ -40,7 +40,9 @@ pub(crate) fn print_json(value: &Value) -> Result<(), Failure> {
 
 /// Writes a message for people to stderr. A closed stderr is no reason to fail.
 pub(crate) fn note(message: impl AsRef<str>) {
-    let _ = writeln!(io::stderr().lock(), "{}", message.as_ref());
+    // In one piece, so that the messages of commands that run at the same time do not mix.
+    let line = format!("{}\n", message.as_ref());
+    let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// Turns a failed write into a failure; a reader that has gone, as `head` does, is none.

@@ -68,7 +68,7 @@ fn rehearse(loaded: &Loaded, scene: Scene<'_>, changes: &[Admitted]) -> Result<(
     let applied = copy.apply(changes).map_err(refused)?;
     if !applied.waiting.is_empty() {
         let message = "a change depends on others that are neither here nor in the request";
-        return Err(Error::new(ErrorKind::Invalid, "change_refused", message));
+        return Err(Error::new(ErrorKind::Stale, "change_waits", message));
     }
     let again = Document::load(&copy.save()).map_err(refused)?;
     if again.heads() != copy.heads() {
@@ -83,7 +83,7 @@ fn refused(error: ApplyError) -> Error {
 }
 
 /// Bytes of one change of a client: as much as the largest text that is typed or pasted at once.
-const MAX_CHANGE_BYTES: usize = 1 << 20;
+pub(crate) const MAX_CHANGE_BYTES: usize = 1 << 20;
 
 /// Operations of one change of a client; run-length encoding lets a hundred bytes claim millions.
-const MAX_CHANGE_OPERATIONS: usize = 100_000;
+pub(crate) const MAX_CHANGE_OPERATIONS: usize = 100_000;

@@ -43,8 +43,10 @@ use crate::settings::Limits;
 use owner::Owner;
 use request::{Answer, Reply, Request};
 
+pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use clock::{NodeClock, WallClock};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
+pub(crate) use write::{check_size, check_value, edit_error};
 
 /// The digest of a document's heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -127,7 +127,7 @@ fn check(loaded: &Loaded, precondition: &Precondition) -> Result<(), Error> {
 }
 
 /// Checks a whole document for what it may hold; see [`check_size`] for how much.
-pub(super) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
+pub(crate) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
     if !value.is_object() {
         let message = "a document is a JSON object";
         return Err(Error::new(ErrorKind::Invalid, "not_an_object", message));
@@ -144,7 +144,7 @@ pub(super) fn check_value(value: &Value, limits: &Limits) -> Result<(), Error> {
 
 /// Checks the size of a document's canonical JSON. A document that is too large is dropped from
 /// memory, and nothing of it is committed.
-fn check_size(bytes: usize, limits: &Limits) -> Result<(), Error> {
+pub(crate) fn check_size(bytes: usize, limits: &Limits) -> Result<(), Error> {
     if bytes > limits.document_bytes {
         let message = format!(
             "the document would have {bytes} bytes of JSON, and the limit is {}",
@@ -165,7 +165,7 @@ pub(super) fn check_change(bytes: usize, limits: &Limits) -> Result<(), Error> {
     Err(Error::new(ErrorKind::TooLarge, "change_too_large", message))
 }
 
-pub(super) fn edit_error(error: EditError) -> Error {
+pub(crate) fn edit_error(error: EditError) -> Error {
     let message = error.to_string();
     match error {
         EditError::Malformed(_) => Error::new(ErrorKind::Invalid, "malformed_edit", message),

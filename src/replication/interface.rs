@@ -75,7 +75,7 @@ pub enum Input {
         /// The new origin.
         origin: Origin,
     },
-    /// The moment that [`Replication::poll_timeout`] named has come.
+    /// The moment that [`super::Replication::poll_timeout`] named has come.
     Timeout,
 }
 

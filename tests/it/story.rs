@@ -19,6 +19,9 @@ use crate::support::{Cluster, Plan};
 /// Documents that are imported.
 const DOCUMENTS: usize = 5_000;
 
+/// Articles that are told of besides.
+const ARTICLES: usize = 500;
+
 /// Of each so many documents, one is edited in each of the ways that [`Edits::of`] knows, and the
 /// rest is left as it is.
 const EVERY: usize = 20;
@@ -28,7 +31,17 @@ const IN_FLIGHT: usize = 32;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_regions_agree_on_a_public_data_set_after_a_partition() {
-    let records = data::records(DOCUMENTS).await;
+    tell(data::records(DOCUMENTS).await).await;
+}
+
+/// The same over the articles that stand in where the data set cannot be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_regions_agree_on_made_up_articles_after_a_partition() {
+    tell(data::articles(ARTICLES)).await;
+}
+
+async fn tell(records: Vec<Record>) {
+    let count = records.len();
     let cluster = Plan::new(&["ap-south", "eu-west", "us-east"])
         .policy("places", Policy::Auto, &[("/population", Policy::Lww)])
         .start()
@@ -38,7 +51,7 @@ async fn three_regions_agree_on_a_public_data_set_after_a_partition() {
     let story = Story::over(records);
     story.prepare(&cluster).await;
     let imported = cluster.agreed(&["places"]).await;
-    assert_eq!((imported.listed().len(), imported.conflicts().len()), (DOCUMENTS, 0));
+    assert_eq!((imported.listed().len(), imported.conflicts().len()), (count, 0));
 
     cluster.isolate("ap-south").await;
     story.edit(&cluster).await;

@@ -87,7 +87,7 @@ fn run(command: &mut Command, directory: &Path) -> Result<(), String> {
 }
 
 /// Makes up articles: the same ones each time.
-fn articles(count: usize) -> Vec<Record> {
+pub(super) fn articles(count: usize) -> Vec<Record> {
     let mut random = ChaCha8Rng::seed_from_u64(2_026);
     (0..count).map(|number| article(&mut random, number)).collect()
 }
@@ -109,7 +109,7 @@ fn article(random: &mut ChaCha8Rng, number: usize) -> Record {
         "sections": sections,
         "categories": [word(6), word(6)],
         "revision": number,
-        "infobox": {"image": null, "coordinates": [number as f64 / 64.0, -1.5], "stub": number.is_multiple_of(3)},
+        "infobox": {"image": null, "coordinates": [number as f64 + 0.25, -1.5], "stub": number.is_multiple_of(3)},
     });
     Record { key: title, value }
 }
