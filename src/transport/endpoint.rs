@@ -375,7 +375,7 @@ fn own_credentials(settings: &TransportSettings) -> Result<Credentials, Error> {
         let file = settings.pki.certificate.display();
         let message = format!(
             "{file} is the certificate of {own}, and this node is {wanted}: issue the right one \
-             with `anabranch pki issue --region {}`",
+             with `anabranch pki issue --region {} --force`",
             settings.region
         );
         return Err(Error::new(ErrorKind::Invalid, "wrong_certificate", message));
@@ -387,7 +387,8 @@ fn own_credentials(settings: &TransportSettings) -> Result<Credentials, Error> {
 /// Peers will refuse a bad certificate, but a node that stands alone still serves its region.
 fn warn_of_trouble(settings: &TransportSettings, credentials: &Credentials) {
     let file = settings.pki.certificate.display();
-    let cure = "issue a new one with `anabranch pki issue`";
+    let region = &settings.region;
+    let cure = format!("issue a new one with `anabranch pki issue --region {region} --force`");
     if let Err(reason) = credentials.check(Duration::ZERO) {
         tracing::warn!(%file, "peers will refuse this node's certificate: {reason}; {cure}");
     } else if credentials.check(EXPIRY_NOTICE).is_err() {

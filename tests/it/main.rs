@@ -11,6 +11,7 @@ mod conflicts;
 mod feed;
 mod http;
 mod limits;
+mod process;
 mod replication;
 mod session;
 mod story;
