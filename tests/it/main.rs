@@ -6,5 +6,14 @@
     reason = "a test that panics has failed, which is its purpose"
 )]
 
+mod certificates;
+mod conflicts;
+mod feed;
+mod http;
 mod interop;
+mod limits;
 mod process;
+mod replication;
+mod session;
+mod story;
+mod support;
