@@ -32,7 +32,11 @@ pub(super) async fn list(state: ApiState, request: Request) -> Answer {
     let wanted = Wanted::parse(parts.uri.query())?;
     session::catch_up(&state, &parts.headers).await?;
     let page = read_page(&state, &collection, &wanted).await?;
-    let mut response = reply::json_bytes(StatusCode::OK, page.finish());
+    let total = match wanted.total {
+        true => Some(state.documents().count(&collection, &wanted.prefix).await?),
+        false => None,
+    };
+    let mut response = reply::json_bytes(StatusCode::OK, page.finish(total));
     reply::set_session(response.headers_mut(), &state.documents().position());
     Ok(response)
 }
@@ -44,17 +48,19 @@ struct Wanted {
     limit: usize,
     after: Option<DocumentKey>,
     values: bool,
+    total: bool,
 }
 
 impl Wanted {
     fn parse(query: Option<&str>) -> Result<Self, Problem> {
-        let query = Query::parse(query, &["prefix", "limit", "cursor", "values"])?;
+        let query = Query::parse(query, &["prefix", "limit", "cursor", "values", "total"])?;
         let limit = query.number("limit", 1..=PAGE_DOCUMENTS, PAGE_DEFAULT)?;
         Ok(Self {
             prefix: query.text("prefix").unwrap_or_default().to_owned(),
             limit: usize::try_from(limit).unwrap_or(usize::MAX),
             after: query.text("cursor").map(key_after).transpose()?,
             values: query.switch("values")?,
+            total: query.switch("total")?,
         })
     }
 }
@@ -166,10 +172,14 @@ impl Page {
         self
     }
 
-    fn finish(mut self) -> Bytes {
+    fn finish(mut self, total: Option<u64>) -> Bytes {
         let next = self.last.filter(|_| self.more).map(|key| to_cursor(key.as_str()));
         self.json.extend_from_slice(b"],\"next\":");
         reply::append_json(&mut self.json, &next);
+        if let Some(total) = total {
+            self.json.extend_from_slice(b",\"total\":");
+            reply::append_json(&mut self.json, &total);
+        }
         self.json.push(b'}');
         self.json.into()
     }
@@ -203,17 +213,17 @@ mod tests {
     }
 
     fn json_of(page: Page) -> Value {
-        serde_json::from_slice(&page.finish()).unwrap()
+        serde_json::from_slice(&page.finish(None)).unwrap()
     }
 
     #[test]
     fn requests_have_defaults() {
-        let expected = Wanted { prefix: String::new(), limit: 100, after: None, values: false };
+        let expected = Wanted { prefix: String::new(), limit: 100, after: None, values: false, total: false };
         assert_eq!(Wanted::parse(None).unwrap(), expected);
         let cursor = to_cursor("fr/paris");
         let all = wanted(&format!("prefix=fr/&limit=5&values=true&cursor={cursor}"));
         let after = Some(key("fr/paris"));
-        assert_eq!(all, Wanted { prefix: "fr/".into(), limit: 5, after, values: true });
+        assert_eq!(all, Wanted { prefix: "fr/".into(), limit: 5, after, values: true, total: false });
     }
 
     #[test]

@@ -51,7 +51,7 @@ in it.";
 /// # Errors
 /// The file cannot be written, or what the node said.
 pub(crate) async fn run(args: ExportArgs) -> Result<(), Failure> {
-    let mut progress = Progress::start(None);
+    let mut progress = Progress::of_documents();
     match &args.output {
         None => {
             if io::stdout().is_terminal() {
@@ -85,9 +85,13 @@ async fn export(
             ("prefix", args.prefix.clone()),
             ("limit", Some(PAGE.to_string())),
             ("values", Some("true".to_owned())),
+            ("total", cursor.is_none().then(|| "true".to_owned())),
             ("cursor", cursor.take()),
         ];
         let mut body = client.send(Call::get(target(&path, &query))).await?.json()?;
+        if let Some(total) = body.get("total").and_then(Value::as_u64) {
+            progress.expect(total);
+        }
         for document in take_list(&mut body, "documents")? {
             let line = line(document, args.values);
             writeln!(out, "{line}").map_err(|error| closed_or("the export", &error))?;

@@ -70,7 +70,7 @@ Lines with the same key are written in their order.";
 pub(crate) async fn run(args: ImportArgs) -> Result<(), Failure> {
     let mut signals = Signals::install()?;
     let input = Input::open(&args.file)?;
-    let mut progress = Progress::start(input.bytes);
+    let mut progress = Progress::of_bytes(input.bytes);
     let mut tally = Tally::new(args.file.clone(), args.keep_going);
     let outcome = tokio::select! {
         outcome = import(input, &args, &mut progress, &mut tally) => outcome,
@@ -441,7 +441,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("lines.jsonl");
         std::fs::write(&file, "{\"id\": 1}\n\n{\"id\": 2}\nnonsense\n{\"id\": 3}").unwrap();
-        let (mut progress, mut tally) = (Progress::start(None), Tally::new(file.clone(), true));
+        let (mut progress, mut tally) = (Progress::of_bytes(None), Tally::new(file.clone(), true));
         let args = [
             "import",
             file.to_str().unwrap(),

@@ -7,28 +7,56 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::{plural, thousands};
 
-/// Progress of a transfer of documents, measured in bytes where their sum is known.
+/// Progress of a transfer of documents, measured in bytes or in documents.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
+    unit: Unit,
     started: Instant,
     documents: u64,
 }
 
+/// What the bar counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Documents,
+}
+
 impl Progress {
     /// Starts; `bytes` is the sum, if it is known, and without it there is no ETA.
-    pub(crate) fn start(bytes: Option<u64>) -> Self {
-        let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
-        let template = match bytes {
+    pub(crate) fn of_bytes(bytes: Option<u64>) -> Self {
+        Self::start(bytes, Unit::Bytes)
+    }
+
+    /// Starts; the sum is told by [`Progress::expect`].
+    pub(crate) fn of_documents() -> Self {
+        Self::start(None, Unit::Documents)
+    }
+
+    /// Says how much there is in all, which brings an ETA.
+    pub(crate) fn expect(&self, total: u64) {
+        self.bar.set_length(total);
+        self.dress(Some(total));
+    }
+
+    fn start(total: Option<u64>, unit: Unit) -> Self {
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+        let progress = Self { bar, unit, started: Instant::now(), documents: 0 };
+        progress.dress(total);
+        progress.bar.enable_steady_tick(Duration::from_millis(200));
+        progress
+    }
+
+    fn dress(&self, total: Option<u64>) {
+        let template = match total {
             Some(_) => "{bar:30} {percent:>3}%  {msg}  ETA {eta}",
             None => "{spinner} {msg}",
         };
         // A template that cannot be read leaves the default look, which is no reason to fail.
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            self.bar.set_style(style);
         }
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar, started: Instant::now(), documents: 0 }
     }
 
     /// Draws nothing from now on: data that is shown on the same terminal needs the space.
@@ -39,7 +67,10 @@ impl Progress {
     /// Counts one more document of so many bytes.
     pub(crate) fn add(&mut self, bytes: u64) {
         self.documents += 1;
-        self.bar.inc(bytes);
+        self.bar.inc(match self.unit {
+            Unit::Bytes => bytes,
+            Unit::Documents => 1,
+        });
         if self.documents.is_multiple_of(REDRAW) && !self.bar.is_hidden() {
             self.bar.set_message(self.rate());
         }

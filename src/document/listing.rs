@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::loaded::damaged;
 use super::{ConflictFilter, Document, Documents, NamedConflict, resolve};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 impl Documents {
     /// Lists live documents in key order.
@@ -27,6 +27,21 @@ impl Documents {
             Some((listed.key, Document::from_row(listed.document, &listed.row)?))
         });
         Ok(shown.collect())
+    }
+
+    /// Counts the live documents of a collection whose key starts with `prefix`. Costs time with
+    /// their number.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn count(&self, collection: &CollectionName, prefix: &str) -> Result<u64, Error> {
+        let (journal, collection) = (self.setting.journal.clone(), collection.clone());
+        let prefix = prefix.to_owned();
+        let counting = tokio::task::spawn_blocking(move || journal.count(&collection, &prefix));
+        let counted = counting.await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "count_failed", "counting failed").with_source(error)
+        })?;
+        Ok(counted?)
     }
 
     /// Lists conflicts in a stable order.

@@ -190,6 +190,8 @@ async fn two_regions_become_equal_and_list_what_collided() {
     us.send_to(&eu).await;
     let listed = eu.documents.list(&"notes".parse().unwrap(), "", None, 10).await.unwrap();
     assert_eq!(listed.len(), 1, "a listing shows what a read would");
+    assert_eq!(eu.documents.count(&"notes".parse().unwrap(), "").await.unwrap(), 1);
+    assert_eq!(eu.documents.count(&"notes".parse().unwrap(), "b").await.unwrap(), 0);
     assert_eq!(eu.json("notes/a").await, json!({"title": "one", "tags": []}));
     us.patch("notes/a", json!({"title": "from us"})).await.unwrap();
     eu.patch("notes/a", json!({"title": "from eu", "only": "eu"})).await.unwrap();

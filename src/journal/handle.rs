@@ -204,6 +204,15 @@ impl Journal {
         reader::list(&self.inner.shared, collection, prefix, after, limit)
     }
 
+    /// Counts the live documents of a collection whose key starts with `prefix`, by reading all
+    /// their names.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn count(&self, collection: &CollectionName, prefix: &str) -> Result<u64, ReadError> {
+        reader::count(&self.inner.shared, collection, prefix)
+    }
+
     /// Returns documents with pending entries, at most `limit`, in the order of their ids, those
     /// after `after`.
     ///

@@ -147,6 +147,27 @@ pub(super) fn list(
     })
 }
 
+pub(super) fn count(
+    shared: &Shared,
+    collection: &CollectionName,
+    prefix: &str,
+) -> Result<u64, ReadError> {
+    let mut start = Vec::new();
+    table::name_key(&mut start, collection, prefix);
+    shared.store.read(|transaction| {
+        let names = open(transaction, &table::NAMES)?;
+        let mut found = 0;
+        for pair in names.range::<&[u8]>(start.as_slice()..).map_err(unreadable)? {
+            let (key, _) = pair.map_err(unreadable)?;
+            if !key.value().starts_with(&start) {
+                break;
+            }
+            found += 1;
+        }
+        Ok(found)
+    })
+}
+
 pub(super) fn pending(
     shared: &Shared,
     after: Option<DocumentId>,
