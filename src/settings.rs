@@ -79,6 +79,26 @@ pub struct Limits {
     pub clock_skew: Duration,
 }
 
+impl Limits {
+    /// Returns the bytes of the longest frame that is sent or taken. A large change travels alone
+    /// in a frame that is longer than `frame_bytes`, and a change may be several times as large as
+    /// the document that it writes: it names what it replaces besides.
+    #[must_use]
+    pub fn longest_frame(&self) -> usize {
+        self.frame_bytes.max(self.document_bytes).saturating_mul(4)
+    }
+
+    /// Returns the bytes of the largest change that is admitted, which is what fits into the
+    /// longest frame: one that no peer takes would hold up all that follow it for ever.
+    #[must_use]
+    pub fn change_bytes(&self) -> usize {
+        self.longest_frame().saturating_sub(FRAME_OVERHEAD)
+    }
+}
+
+/// Bytes of a frame around one change, with the longest name of a document.
+const FRAME_OVERHEAD: usize = 1_024;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

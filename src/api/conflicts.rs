@@ -278,7 +278,7 @@ fn why(conflict: &Conflict) -> &'static str {
     match (conflict.state, conflict.policy, conflict.kind) {
         (ConflictState::Resolved, _, _) => "resolved: a later write superseded every candidate",
         (ConflictState::Open, Policy::Auto, _) => {
-            "auto: Automerge's deterministic winner shows until a candidate or a value is chosen"
+            "auto: Automerge's deterministic winner shows until someone chooses"
         }
         (ConflictState::AutoResolved, Policy::Auto, ConflictKind::Container) => {
             "auto: what was created twice under one key is merged"

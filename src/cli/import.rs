@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::doc::document_path;
 use super::http::{Call, Client, NodeArgs};
-use super::output::{note, plural};
+use super::output::{note, plural, thousands};
 use super::progress::Progress;
 use super::signals::Signals;
 use crate::cli::Failure;
@@ -345,9 +345,11 @@ impl Tally {
     fn summary(&self, dry_run: bool, progress: &str) -> String {
         let bad = format!("{} bad", plural(self.bad, "line"));
         if dry_run {
-            return format!("checked {}, {bad}, wrote nothing, {progress}", self.checked);
+            let checked = thousands(self.checked);
+            return format!("checked {checked}, {bad}, wrote nothing, {progress}");
         }
-        format!("{} created, {} updated, {bad}, {progress}", self.created, self.updated)
+        let (created, updated) = (thousands(self.created), thousands(self.updated));
+        format!("{created} created, {updated} updated, {bad}, {progress}")
     }
 
     fn outcome(&self) -> Result<(), Failure> {

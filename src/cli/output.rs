@@ -68,7 +68,7 @@ pub(crate) fn terminal_width() -> Option<u16> {
     Table::new().width()
 }
 
-/// Lays out a table in at most `width` columns.
+/// Lays out a table in at most `width` columns; without titles it has no header.
 pub(crate) fn render_table(header: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -77,7 +77,9 @@ pub(crate) fn render_table(header: &[&str], rows: Vec<Vec<String>>, width: Optio
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     }
     table.force_no_tty();
-    table.set_header(header.iter().map(|title| title.to_uppercase()).collect::<Vec<_>>());
+    if header.iter().any(|title| !title.is_empty()) {
+        table.set_header(header.iter().map(|title| title.to_uppercase()).collect::<Vec<_>>());
+    }
     table.add_rows(rows);
     table.column_iter_mut().for_each(|column| {
         column.set_padding((0, 2));
@@ -153,6 +155,12 @@ mod tests {
         }
         assert_eq!(plural(1, "document"), "1 document");
         assert_eq!(plural(0, "document"), "0 documents");
+    }
+
+    #[test]
+    fn a_table_without_titles_starts_with_its_first_row() {
+        let rows = vec![vec!["etag".to_owned(), "x".to_owned()]];
+        assert_eq!(render_table(&["", ""], rows, None), "etag  x");
     }
 
     #[test]

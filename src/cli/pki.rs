@@ -32,6 +32,12 @@ enum PkiCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  anabranch pki init --cluster-id 6f1c1d1e-7b0a-4c55-9d5f-1f6f0c7d2a10
+  anabranch pki init --cluster-id \"$(uuidgen)\" --name shop --dir /etc/anabranch/pki
+
+The id is that of the [cluster] section of regions.toml.")]
 struct InitArgs {
     /// The id of the cluster, a UUID
     #[arg(long, env = "ANABRANCH_CLUSTER_ID", value_name = "UUID")]
@@ -44,6 +50,11 @@ struct InitArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  anabranch pki issue --region eu-west
+  anabranch pki issue --region eu-west --force       a new one, before the old one expires
+  anabranch pki issue --client laptop --days 90")]
 struct IssueArgs {
     /// The region whose node the certificate is for
     #[arg(long, required_unless_present = "client", conflicts_with = "client")]
@@ -69,6 +80,9 @@ struct OutputArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  anabranch pki show pki/eu-west.pem")]
 struct ShowArgs {
     /// A certificate in PEM
     file: PathBuf,

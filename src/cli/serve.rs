@@ -66,15 +66,27 @@ pub(crate) async fn run(args: ServeArgs) -> Result<(), Failure> {
 async fn serve(settings: Settings, stop: Stop) -> Result<(), Failure> {
     let span = tracing::info_span!("node", region = %settings.region);
     async move {
-        let failed = |error: Error| Failure::General(with_sources(&error));
-        let node = NodeBuilder::new(settings).start().await.map_err(failed)?;
+        let node = NodeBuilder::new(settings).start().await.map_err(cannot_start)?;
         tracing::info!(http = %node.http_addr(), quic = %node.quic_addr(), "serving");
+        let failed = |error: Error| Failure::General(with_sources(&error));
         node.run_until(stop.requested()).await.map_err(failed)?;
         tracing::info!("stopped");
         Ok(())
     }
     .instrument(span)
     .await
+}
+
+fn cannot_start(error: Error) -> Failure {
+    let message = with_sources(&error);
+    Failure::General(if error.code() == "cannot_listen" {
+        format!(
+            "{message}\n  help: stop the program that listens there, or listen elsewhere with \
+             --http and --quic"
+        )
+    } else {
+        message
+    })
 }
 
 fn cache_size(text: &str) -> Result<usize, String> {

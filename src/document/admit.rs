@@ -48,6 +48,7 @@ fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
         let message = format!("a change has at most {MAX_CHANGE_BYTES} bytes");
         return Err(Error::new(ErrorKind::TooLarge, "change_too_large", message));
     }
+    write::check_change(change.len(), scene.limits)?;
     let summary = inspect(change).map_err(refused)?;
     if summary.operations > MAX_CHANGE_OPERATIONS {
         let message = format!("a change has at most {MAX_CHANGE_OPERATIONS} operations");

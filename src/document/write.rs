@@ -64,6 +64,7 @@ pub(super) fn apply(
     let author = scene.author(message);
     let changed = loaded.document.edit(edits, &author, scene.policies).map_err(edit_error)?;
     let Some(change) = changed else { return Ok(Outcome::default()) };
+    check_change(change.bytes.len(), scene.limits)?;
     let mut outcome = Outcome::default();
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
@@ -152,6 +153,16 @@ pub(crate) fn check_size(bytes: usize, limits: &Limits) -> Result<(), Error> {
         return Err(Error::new(ErrorKind::TooLarge, "document_too_large", message));
     }
     Ok(())
+}
+
+/// Checks that a change can be sent to other regions.
+pub(super) fn check_change(bytes: usize, limits: &Limits) -> Result<(), Error> {
+    let most = limits.change_bytes();
+    if bytes <= most {
+        return Ok(());
+    }
+    let message = format!("the change would have {bytes} bytes, and the limit is {most}");
+    Err(Error::new(ErrorKind::TooLarge, "change_too_large", message))
 }
 
 pub(crate) fn edit_error(error: EditError) -> Error {

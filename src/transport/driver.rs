@@ -79,6 +79,8 @@ impl Driver {
             status,
             began: Instant::now(),
         };
+        // The peers are known before the first tick, linked or not.
+        driver.publish_status();
         (driver, statuses)
     }
 

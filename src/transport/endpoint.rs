@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anabranch_crdt::ids::{ClusterId, RegionName};
-use quinn::{ClientConfig, Connection, Endpoint, Incoming};
+use quinn::{ClientConfig, ConnectError, Connection, Endpoint, Incoming};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -177,10 +177,13 @@ impl Links {
         address: SocketAddr,
     ) -> Result<Link, Failure> {
         let peer = region.name.as_str();
-        let connecting =
-            self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME).map_err(
-                |error| Failure::warn(format!("{peer} cannot be dialled at {address}: {error}")),
-            )?;
+        let dialling = self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME);
+        let connecting = dialling.map_err(|error| {
+            if error == ConnectError::EndpointStopping {
+                return Failure::quiet("the node is stopping");
+            }
+            Failure::warn(format!("{peer} cannot be dialled at {address}: {error}"))
+        })?;
         let connection = connecting.await.map_err(|error| explain(&error, peer))?;
         self.check_dialled(&connection, &region.name, address)?;
         let greeted = greeting::hello(&connection, self.boot, peer).await?;
@@ -375,7 +378,7 @@ fn own_credentials(settings: &TransportSettings) -> Result<Credentials, Error> {
         let file = settings.pki.certificate.display();
         let message = format!(
             "{file} is the certificate of {own}, and this node is {wanted}: issue the right one \
-             with `anabranch pki issue --region {}`",
+             with `anabranch pki issue --region {} --force`",
             settings.region
         );
         return Err(Error::new(ErrorKind::Invalid, "wrong_certificate", message));
@@ -387,7 +390,8 @@ fn own_credentials(settings: &TransportSettings) -> Result<Credentials, Error> {
 /// Peers will refuse a bad certificate, but a node that stands alone still serves its region.
 fn warn_of_trouble(settings: &TransportSettings, credentials: &Credentials) {
     let file = settings.pki.certificate.display();
-    let cure = "issue a new one with `anabranch pki issue`";
+    let region = &settings.region;
+    let cure = format!("issue a new one with `anabranch pki issue --region {region} --force`");
     if let Err(reason) = credentials.check(Duration::ZERO) {
         tracing::warn!(%file, "peers will refuse this node's certificate: {reason}; {cure}");
     } else if credentials.check(EXPIRY_NOTICE).is_err() {

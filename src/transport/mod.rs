@@ -94,7 +94,7 @@ impl TransportSettings {
             peers: others.map(|region| (region.name.clone(), region.quic)).collect(),
             pki: settings.pki.clone(),
             frame_bytes: settings.limits.frame_bytes,
-            max_frame_bytes: settings.limits.frame_bytes.saturating_mul(4),
+            max_frame_bytes: settings.limits.longest_frame(),
             batch_entries: settings.limits.batch_entries,
             digest_interval: Duration::from_secs(1),
             delay: BTreeMap::new(),

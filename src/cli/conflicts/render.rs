@@ -36,8 +36,9 @@ pub(super) fn show(row: &Row, width: Option<u16>) -> String {
         ("shows", shown(row)),
         ("why", row.why.clone().unwrap_or_else(|| "-".to_owned())),
     ];
-    let facts = facts.map(|(name, value)| format!("{name:<10}{}\n", printable(&value)));
-    let mut text = format!("{}\n{}\n", facts.concat(), candidates(row, width));
+    let facts = facts.map(|(name, value)| vec![name.to_owned(), printable(&value)]);
+    let facts = render_table(&[], facts.to_vec(), width);
+    let mut text = format!("{facts}\n\n{}\n", candidates(row, width));
     if let Some(settled) = &row.settled {
         text.push_str(&format!(
             "\nsettled by {} at {}, change {}\n",
@@ -154,7 +155,7 @@ ID        DOCUMENT      PATH              STATE          REGIONS  SHOWS
             v["candidates"][1]["value"] = json!("word ".repeat(100));
         });
         check_width(&list(std::slice::from_ref(&long), Some(80)));
-        check_width(&candidates(&long, Some(80)));
+        check_width(&show(&long, Some(80)));
     }
 
     #[test]

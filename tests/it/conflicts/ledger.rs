@@ -1,0 +1,171 @@
+//! The ledger: listed, filtered, settled.
+
+use serde_json::{Value, json};
+
+use super::{candidates, healed, pair};
+use crate::support::{Client, Cluster, eventually, seen};
+
+/// Writes `/title` of each document in both regions at once, and heals.
+async fn disputed(names: &[&str]) -> Cluster {
+    let cluster = pair().await;
+    for name in names {
+        cluster.at("us").put(name, &json!({"title": "t"})).ok().await;
+    }
+    cluster.agreed(&["notes", "latest"]).await;
+    cluster.cut("eu", "us").await;
+    for region in ["us", "eu"] {
+        for name in names {
+            cluster.at(region).merge(name, &json!({"title": region})).ok().await;
+        }
+    }
+    healed(&cluster, &["notes", "latest"]).await;
+    cluster
+}
+
+async fn only(client: &Client) -> Value {
+    let [conflict] = client.conflicts("").await.try_into().unwrap();
+    conflict
+}
+
+fn candidate_of<'a>(conflict: &'a Value, region: &str) -> &'a str {
+    let candidates = conflict["candidates"].as_array().unwrap();
+    candidates.iter().find(|c| c["region"] == region).unwrap()["id"].as_str().unwrap()
+}
+
+/// Waits until a region knows that the conflict is settled, and returns it.
+async fn settled(client: &Client, id: &str) -> Value {
+    eventually("the conflict is resolved there too", async || {
+        let conflict = client.get(format!("/v1/conflicts/{id}")).ok().await.value();
+        seen(conflict["state"] == "resolved", || conflict.to_string())?;
+        Ok(conflict)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_a_candidate_closes_the_conflict_everywhere() {
+    let cluster = disputed(&["notes/a"]).await;
+    let (us, eu) = (cluster.at("us"), cluster.at("eu"));
+    assert_eq!(us.read("notes/a").ok().await.header("conflicts"), "1");
+    let conflict = only(us).await;
+    let body = json!({"take": candidate_of(&conflict, "us"), "note": "as agreed: ✓"});
+    let reply = eu.resolve(&conflict, &body).ok().await;
+    assert_eq!((reply.header("conflicts"), reply.header("region")), ("0", "eu"));
+    let resolved = reply.value();
+    assert_eq!((&resolved["state"], &resolved["winner"]), (&json!("resolved"), &Value::Null));
+    assert_eq!(candidates(&resolved), candidates(&conflict), "what lost is not forgotten");
+    let id = conflict["id"].as_str().unwrap();
+    let there = settled(us, id).await;
+    assert_eq!(there, resolved);
+    assert_eq!(
+        (&there["settled"]["note"], &there["settled"]["region"]),
+        (&json!("as agreed: ✓"), &json!("eu"))
+    );
+    let read = us.read("notes/a").header("session-token", reply.token()).ok().await;
+    assert_eq!((read.value(), read.header("conflicts")), (json!({"title": "us"}), "0"));
+    assert_eq!(read.etag(), reply.etag());
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn giving_another_value_closes_it_too() {
+    let cluster = disputed(&["notes/a"]).await;
+    let conflict = only(cluster.at("us")).await;
+    let reply = cluster.at("us").resolve(&conflict, &json!({"value": {"of": "both"}})).ok().await;
+    let there = settled(cluster.at("eu"), conflict["id"].as_str().unwrap()).await;
+    assert_eq!(there["settled"]["note"], Value::Null);
+    let read = cluster.at("eu").read("notes/a").header("session-token", reply.token()).ok().await;
+    assert_eq!(read.value(), json!({"title": {"of": "both"}}));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_resolver_is_told_what_the_first_one_did() {
+    let cluster = disputed(&["notes/a"]).await;
+    let us = cluster.at("us");
+    let conflict = only(us).await;
+    let first = us.resolve(&conflict, &json!({"value": "first"})).ok().await.value();
+    let body = json!({"take": candidate_of(&conflict, "eu")});
+    let second = us.resolve(&conflict, &body).refused(409, "already_resolved").await.value();
+    assert_eq!(second["conflict"], first);
+    assert_eq!(us.value("notes/a").await, Some(json!({"title": "first"})));
+    cluster.stop().await;
+}
+
+/// An ordinary write over an open conflict settles it as well: it saw both values.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_write_supersedes_every_candidate() {
+    let cluster = disputed(&["notes/a"]).await;
+    let conflict = only(cluster.at("eu")).await;
+    let written = cluster.at("eu").merge("notes/a", &json!({"title": "later"})).ok().await;
+    assert_eq!(written.header("conflicts"), "0");
+    settled(cluster.at("us"), conflict["id"].as_str().unwrap()).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_resolutions_are_refused() {
+    let cluster = disputed(&["notes/a"]).await;
+    let us = cluster.at("us");
+    let conflict = only(us).await;
+    for body in [
+        json!({}),
+        json!([]),
+        json!({"take": 1}),
+        json!({"take": "x", "value": 1}),
+        json!({"value": 1, "because": "x"}),
+        json!({"value": 1, "note": 2}),
+    ] {
+        us.resolve(&conflict, &body).refused(422, "bad_resolution").await;
+    }
+    us.resolve(&conflict, &json!({"take": "1@00"})).refused(422, "unknown_candidate").await;
+    let unknown = json!({"id": "0".repeat(32)});
+    us.resolve(&unknown, &json!({"value": 1})).refused(404, "conflict_not_found").await;
+    assert_eq!(only(us).await, conflict);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_is_filtered_and_paged() {
+    let names = ["notes/a", "notes/b", "notes/c", "latest/a", "latest/b"];
+    let cluster = disputed(&names).await;
+    let us = cluster.at("us");
+    let all = us.conflicts("").await;
+    assert_eq!(all.len(), 5);
+    for (query, count) in [
+        ("collection=notes", 3),
+        ("collection=latest", 2),
+        ("collection=none", 0),
+        ("document=notes%2Fb", 1),
+        ("document=notes/none", 0),
+        ("state=open", 3),
+        ("state=auto-resolved", 2),
+        ("state=resolved", 0),
+        ("state=open&collection=latest", 0),
+    ] {
+        assert_eq!(us.conflicts(query).await.len(), count, "{query}");
+    }
+    for limit in 1..6 {
+        let mut listed = Vec::new();
+        let mut query = format!("limit={limit}");
+        loop {
+            let page = us.get(format!("/v1/conflicts?{query}")).ok().await.value();
+            listed.extend(page["conflicts"].as_array().unwrap().clone());
+            match page["next"].as_str() {
+                Some(next) => query = format!("limit={limit}&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(listed, all, "by {limit}");
+    }
+    for query in ["state=shut", "limit=0", "limit=1001", "cursor=x", "document=notes", "sort=1"] {
+        us.get(format!("/v1/conflicts?{query}")).refused(400, "bad_query").await;
+    }
+    let one = us.conflicts("document=notes/b").await.remove(0);
+    let shown = us.get(format!("/v1/conflicts/{}", one["id"].as_str().unwrap())).ok().await;
+    assert_eq!(shown.value(), one);
+    us.resolve(&one, &json!({"value": "x"})).ok().await;
+    assert_eq!(us.conflicts("state=open").await.len(), 2);
+    assert_eq!(us.conflicts("state=resolved").await.len(), 1);
+    cluster.stop().await;
+}

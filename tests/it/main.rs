@@ -1,0 +1,19 @@
+//! The store from end to end: real nodes, real disks, real QUIC with mutual TLS, real HTTP.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, which is its purpose"
+)]
+
+mod certificates;
+mod conflicts;
+mod feed;
+mod http;
+mod interop;
+mod limits;
+mod process;
+mod replication;
+mod session;
+mod story;
+mod support;
