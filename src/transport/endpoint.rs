@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anabranch_crdt::ids::{ClusterId, RegionName};
-use quinn::{ClientConfig, Connection, Endpoint, Incoming};
+use quinn::{ClientConfig, ConnectError, Connection, Endpoint, Incoming};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -177,10 +177,13 @@ impl Links {
         address: SocketAddr,
     ) -> Result<Link, Failure> {
         let peer = region.name.as_str();
-        let connecting =
-            self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME).map_err(
-                |error| Failure::warn(format!("{peer} cannot be dialled at {address}: {error}")),
-            )?;
+        let dialling = self.endpoint.connect_with(self.client.clone(), address, SERVER_NAME);
+        let connecting = dialling.map_err(|error| {
+            if error == ConnectError::EndpointStopping {
+                return Failure::quiet("the node is stopping");
+            }
+            Failure::warn(format!("{peer} cannot be dialled at {address}: {error}"))
+        })?;
         let connection = connecting.await.map_err(|error| explain(&error, peer))?;
         self.check_dialled(&connection, &region.name, address)?;
         let greeted = greeting::hello(&connection, self.boot, peer).await?;

@@ -10,6 +10,7 @@ mod certificates;
 mod conflicts;
 mod feed;
 mod http;
+mod interop;
 mod limits;
 mod process;
 mod replication;
