@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hyper::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 
 use crate::support::client::Lines;
 use crate::support::{Client, Cluster, Plan, soon};
@@ -200,22 +200,26 @@ async fn a_slow_reader_holds_up_nobody() {
     let (eu, us) = (cluster.at("eu"), cluster.at("us"));
     let mut stuck = Vec::new();
     for _ in 0..4 {
-        let mut stream = TcpStream::connect(us.address()).await.unwrap();
+        // The kernel keeps next to nothing for it, so the node soon finds that it cannot write.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let mut stream = socket.connect(us.address()).await.unwrap();
         let request = "GET /v1/changes?since=start HTTP/1.1\r\nhost: us\r\n\r\n";
         stream.write_all(request.as_bytes()).await.unwrap();
         stuck.push(stream);
     }
     let mut quick = follow(us, "since=start").await;
     let mut elsewhere = follow(eu, "since=start").await;
-    let long = format!("notes/{}", "k".repeat(500));
-    for round in 0..20_u64 {
-        let writes = (0..40).map(|n| us.put(&long, &json!({"round": round, "n": n})).ok());
+    // Each quote takes two bytes, so 2,000 events are more than the kernel takes in.
+    let long = format!("notes/{}", "\"".repeat(500));
+    for round in 0..40_u64 {
+        let writes = (0..50).map(|n| us.put(&long, &json!({"round": round, "n": n})).ok());
         futures::future::join_all(writes).await;
-        for _ in 0..40 {
+        for _ in 0..50 {
             assert_eq!(change(&mut quick).await["document"], long);
         }
     }
-    for _ in 0..800 {
+    for _ in 0..2_000 {
         assert_eq!(change(&mut elsewhere).await["document"], long);
     }
     drop(stuck);
