@@ -218,12 +218,16 @@ mod tests {
 
     #[test]
     fn requests_have_defaults() {
-        let expected = Wanted { prefix: String::new(), limit: 100, after: None, values: false, total: false };
+        let expected =
+            Wanted { prefix: String::new(), limit: 100, after: None, values: false, total: false };
         assert_eq!(Wanted::parse(None).unwrap(), expected);
         let cursor = to_cursor("fr/paris");
         let all = wanted(&format!("prefix=fr/&limit=5&values=true&cursor={cursor}"));
         let after = Some(key("fr/paris"));
-        assert_eq!(all, Wanted { prefix: "fr/".into(), limit: 5, after, values: true, total: false });
+        assert_eq!(
+            all,
+            Wanted { prefix: "fr/".into(), limit: 5, after, values: true, total: false }
+        );
     }
 
     #[test]

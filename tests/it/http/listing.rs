@@ -28,6 +28,9 @@ async fn documents_are_listed_page_by_page() {
     assert_eq!(french, (all[2..].iter().map(|key| (*key).to_owned()).collect(), None));
     assert_eq!(keys(solo, &format!("?prefix={}", encoded("de/kö"))).await.0, ["de/köln"]);
 
+    let counted = solo.get("/v1/docs/cities?limit=1&total=true&prefix=fr%2F").ok().await;
+    assert_eq!(counted.value()["total"], 2);
+
     let mut seen = Vec::new();
     let mut query = "?limit=3".to_owned();
     loop {
