@@ -11,12 +11,14 @@
 
 #[cfg(feature = "server")]
 pub mod api;
+mod cbor;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod document;
 pub mod error;
+mod file;
 pub mod journal;
 pub mod leaf;
 #[cfg(feature = "server")]

@@ -22,6 +22,7 @@ use super::record::{self, Encoder, Fields, OriginRow};
 use super::store::{self, Store, guarded, transact};
 use super::table;
 use super::{Identity, JournalOptions, OpenError, ReadError};
+use crate::file::{fingerprint, rename_durably};
 
 /// What a journal holds, as far as it is kept in memory.
 #[derive(Debug)]
@@ -134,31 +135,6 @@ fn create(directory: &Path, options: &mut JournalOptions) -> Result<(), OpenErro
     initialise(&database, options, &fingerprint)?;
     drop(database);
     rename_durably(directory, &new, &path).map_err(failed)
-}
-
-fn rename_durably(directory: &Path, from: &Path, to: &Path) -> io::Result<()> {
-    File::open(from)?.sync_all()?;
-    fs::rename(from, to)?;
-    #[cfg(unix)]
-    File::open(directory)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = directory;
-    Ok(())
-}
-
-/// What tells a file from a copy of it.
-#[cfg(unix)]
-fn fingerprint(path: &Path) -> io::Result<String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path)?;
-    Ok(format!("{}:{}", metadata.dev(), metadata.ino()))
-}
-
-/// What tells a file from a copy of it.
-#[cfg(not(unix))]
-fn fingerprint(path: &Path) -> io::Result<String> {
-    let directory = path.parent().unwrap_or(path).canonicalize()?;
-    Ok(directory.display().to_string())
 }
 
 /// Initialises what is empty, checks whose data it is, and recovers.

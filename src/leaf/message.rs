@@ -12,7 +12,8 @@ use anabranch_crdt::token::{self, TokenError};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
-use super::wire::{Packed, WireReply, WireRequest, read, write};
+use super::wire::{WireReply, WireRequest, array, read, write};
+use crate::cbor::Packed;
 use crate::document::Digest;
 use crate::error::{Error, ErrorKind};
 
@@ -236,7 +237,7 @@ impl Request {
             }
             WireRequest::Pull { name, heads } => {
                 within("heads", heads.len(), MAX_HEADS)?;
-                let heads = heads.iter().map(Packed::array).collect::<Result<Vec<_>, _>>()?;
+                let heads = heads.iter().map(array).collect::<Result<Vec<_>, _>>()?;
                 let heads = heads.into_iter().map(ChangeHash).collect();
                 Ok(Self::Pull { name: name.parse()?, heads })
             }
@@ -291,7 +292,7 @@ impl Reply {
             WireReply::Listed { documents, more } => {
                 within("listed documents", documents.len(), MAX_LISTED)?;
                 let read = |(key, digest): &(Cow<'_, str>, Packed<'_>)| {
-                    Ok::<_, DecodeError>((key.parse()?, Digest(digest.array()?)))
+                    Ok::<_, DecodeError>((key.parse()?, Digest(array(digest)?)))
                 };
                 let documents = documents.iter().map(read).collect::<Result<_, _>>()?;
                 Self::Listed { documents, more }

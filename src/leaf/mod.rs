@@ -20,4 +20,3 @@ pub use message::{
     Outlook, PAGE_BYTES, PROTOCOL, Refusal, Reply, Request, Since,
 };
 pub use service::Service;
-pub(crate) use wire::Packed;

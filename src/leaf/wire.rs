@@ -1,15 +1,14 @@
 //! The wire structs of the messages: CBOR with named fields.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
-use serde::de::Visitor;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::message::{DecodeError, Outlook, Refusal, Reply, Request, Since};
+use crate::cbor::Packed;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -150,40 +149,9 @@ impl<'a> From<&'a Reply> for WireReply<'a> {
     }
 }
 
-/// Bytes as a CBOR byte string; a plain `Vec<u8>` would become a list of numbers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Packed<'a>(pub(crate) &'a [u8]);
-
-impl Packed<'_> {
-    pub(super) fn array<const N: usize>(&self) -> Result<[u8; N], DecodeError> {
-        self.0.try_into().map_err(|_| DecodeError::Form)
-    }
-}
-
-impl Serialize for Packed<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Packed<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(PackedVisitor).map(Packed)
-    }
-}
-
-struct PackedVisitor;
-
-impl<'de> Visitor<'de> for PackedVisitor {
-    type Value = &'de [u8];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a byte string")
-    }
-
-    fn visit_borrowed_bytes<E: serde::de::Error>(self, bytes: &'de [u8]) -> Result<&'de [u8], E> {
-        Ok(bytes)
-    }
+/// Takes a byte string that has a fixed length.
+pub(super) fn array<const N: usize>(bytes: &Packed<'_>) -> Result<[u8; N], DecodeError> {
+    bytes.0.try_into().map_err(|_| DecodeError::Form)
 }
 
 pub(super) fn write(wire: &impl Serialize) -> Bytes {

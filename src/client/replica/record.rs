@@ -15,9 +15,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
+use crate::cbor::Packed;
 use crate::document::Digest;
 use crate::error::{Error, ErrorKind};
-use crate::leaf::{Outlook, Packed, Refusal};
+use crate::leaf::{Outlook, Refusal};
 
 /// What is known of a document without loading it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,6 +21,7 @@ use redb::{
 
 use super::record;
 use crate::error::{Error, ErrorKind};
+use crate::file::{fingerprint, rename_durably};
 
 /// A table and the name that its records are sealed with.
 #[derive(Clone, Copy)]
@@ -250,29 +251,6 @@ fn create(
         .map_err(|error| unavailable(&error))?;
     drop(database);
     rename_durably(directory, &draft, path).map_err(|error| unavailable(&error))
-}
-
-fn rename_durably(directory: &Path, from: &Path, to: &Path) -> io::Result<()> {
-    File::open(from)?.sync_all()?;
-    fs::rename(from, to)?;
-    #[cfg(unix)]
-    File::open(directory)?.sync_all()?;
-    #[cfg(not(unix))]
-    let _ = directory;
-    Ok(())
-}
-
-#[cfg(unix)]
-fn fingerprint(path: &Path) -> io::Result<String> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path)?;
-    Ok(format!("{}:{}", metadata.dev(), metadata.ino()))
-}
-
-#[cfg(not(unix))]
-fn fingerprint(path: &Path) -> io::Result<String> {
-    let directory = path.parent().unwrap_or(path).canonicalize()?;
-    Ok(directory.display().to_string())
 }
 
 fn unopened(error: &DatabaseError) -> Error {

@@ -1,18 +1,17 @@
 //! Control frames: CBOR maps with packed byte strings.
 
-use std::fmt;
-
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
-use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
 
 use super::{
     DecodeError, Digest, FORMAT_VERSION, Frame, Hello, KIND_ACK, KIND_DIGEST, KIND_HELLO,
     KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull,
 };
+use crate::cbor::Packed;
 
 pub(super) fn encode_hello(hello: &Hello) -> Bytes {
     let wire = HelloWire {
@@ -144,35 +143,6 @@ struct PullWire<'a> {
 struct NamesWire<'a> {
     #[serde(borrow)]
     names: Packed<'a>,
-}
-
-/// A CBOR byte string that is borrowed from the frame.
-struct Packed<'a>(&'a [u8]);
-
-impl Serialize for Packed<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(self.0)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Packed<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_bytes(PackedVisitor).map(Packed)
-    }
-}
-
-struct PackedVisitor;
-
-impl<'de> Visitor<'de> for PackedVisitor {
-    type Value = &'de [u8];
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a byte string")
-    }
-
-    fn visit_borrowed_bytes<E: serde::de::Error>(self, bytes: &'de [u8]) -> Result<&'de [u8], E> {
-        Ok(bytes)
-    }
 }
 
 fn encode(kind: u8, wire: &impl Serialize) -> Bytes {
