@@ -1,25 +1,55 @@
 //! Applying a plan: which rows of which tables follow from its entries and cache rows.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
 use bytes::Bytes;
-use redb::{Key, ReadableTable, TableError, WriteTransaction};
+use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction};
 
 use super::record::{self, Encoder, OriginRow};
 use super::table::{self, Generation, Table};
-use super::{DocumentRow, Row, Source};
+use super::{DocumentRow, ReadError, Row, Source};
+
+/// What one transaction does to a document.
+#[derive(Default)]
+struct Touched<'p> {
+    row: Option<&'p DocumentRow>,
+    added: Vec<Dot>,
+    covered: Vec<Dot>,
+}
+
+/// What is stored of a document before that.
+#[derive(Default)]
+struct Stored {
+    tail: BTreeSet<Dot>,
+    /// Only where no new row replaces it.
+    row: Option<DocumentRow>,
+    /// The name under which it is listed.
+    name: Option<DocumentName>,
+}
+
+impl Stored {
+    fn read(key: &[u8], value: &[u8], touched: &Touched<'_>) -> Result<Self, ReadError> {
+        let row = match touched.row {
+            Some(_) => None,
+            None => record::row(key, value)?,
+        };
+        Ok(Self { tail: record::tail(key, value)?, row, name: record::live_name(key, value)? })
+    }
+}
 
 type Slot<'t, K> = Option<redb::Table<'t, K, &'static [u8]>>;
 
 /// The tables of one write transaction; each is opened once, when it is first needed.
-pub(super) struct Tables<'t> {
+pub(super) struct Tables<'t, 'p> {
     transaction: &'t WriteTransaction,
     encoder: &'t mut Encoder,
     key: Vec<u8>,
+    touched: BTreeMap<DocumentId, Touched<'p>>,
     entries: Slot<'t, &'static [u8; 24]>,
     pending: Slot<'t, &'static [u8; 40]>,
-    tails: Slot<'t, &'static [u8; 40]>,
     snapshots: Slot<'t, &'static [u8; 17]>,
     documents: Slot<'t, &'static [u8; 16]>,
     names: Slot<'t, &'static [u8]>,
@@ -28,15 +58,15 @@ pub(super) struct Tables<'t> {
     origins: Slot<'t, &'static [u8; 16]>,
 }
 
-impl<'t> Tables<'t> {
+impl<'t, 'p> Tables<'t, 'p> {
     pub(super) fn new(transaction: &'t WriteTransaction, encoder: &'t mut Encoder) -> Self {
         Self {
             transaction,
             encoder,
             key: Vec::new(),
+            touched: BTreeMap::new(),
             entries: None,
             pending: None,
-            tails: None,
             snapshots: None,
             documents: None,
             names: None,
@@ -46,26 +76,31 @@ impl<'t> Tables<'t> {
         }
     }
 
-    /// Writes a new entry, and where it stands: a local one is in its row already.
+    /// Writes a new entry; a local one is in its document's row already, and so in its tail.
     pub(super) fn entry(&mut self, source: Source, entry: &Entry) -> Result<(), redb::Error> {
         let key = table::entry_key(entry.dot());
         let entries = opened(&mut self.entries, self.transaction, &table::ENTRIES)?;
         entries.insert(&key, self.encoder.entry(&key, entry))?;
-        let key = table::index_key(entry.document, entry.dot());
         match source {
-            Source::Local => self.tail(&key),
+            Source::Local => {
+                self.touched.entry(entry.document).or_default().added.push(entry.dot());
+            }
             Source::Remote => {
+                let key = table::index_key(entry.document, entry.dot());
                 let pending = opened(&mut self.pending, self.transaction, &table::PENDING)?;
                 pending.insert(&key, self.encoder.empty(table::PENDING.name, &key))?;
-                Ok(())
             }
         }
+        Ok(())
     }
 
-    /// Writes a cache row, and returns how many entries it took out of `pending-1`.
-    pub(super) fn row(&mut self, row: &Row) -> Result<u64, redb::Error> {
+    /// Takes in a cache row, and returns how many entries it took out of `pending-1`.
+    pub(super) fn row(&mut self, row: &'p Row) -> Result<u64, redb::Error> {
         match row {
-            Row::Document(document, row) => self.document(*document, row).map(|()| 0),
+            Row::Document(document, row) => {
+                self.touched.entry(*document).or_default().row = Some(row);
+                Ok(0)
+            }
             Row::Applied(document, dots) => self.applied(*document, dots),
             Row::Snapshot { document, bytes, covers } => {
                 self.snapshot(*document, bytes)?;
@@ -77,6 +112,14 @@ impl<'t> Tables<'t> {
         }
     }
 
+    /// Writes each document that was touched, once, however many commits touched it.
+    pub(super) fn documents(&mut self) -> Result<(), redb::Error> {
+        for (document, touched) in std::mem::take(&mut self.touched) {
+            self.document(document, touched)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn origin(&mut self, origin: Origin, row: &OriginRow) -> Result<(), redb::Error> {
         let key = origin.as_bytes();
         let origins = opened(&mut self.origins, self.transaction, &table::ORIGINS)?;
@@ -84,18 +127,11 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn tail(&mut self, key: &[u8; 40]) -> Result<(), redb::Error> {
-        let tails = opened(&mut self.tails, self.transaction, &table::TAILS)?;
-        tails.insert(key, self.encoder.empty(table::TAILS.name, key))?;
-        Ok(())
-    }
-
     fn applied(&mut self, document: DocumentId, dots: &[Dot]) -> Result<u64, redb::Error> {
         let mut moved = 0;
         for dot in dots {
-            let key = table::index_key(document, *dot);
-            if self.no_longer_pending(&key)? {
-                self.tail(&key)?;
+            if self.no_longer_pending(document, *dot)? {
+                self.touched.entry(document).or_default().added.push(*dot);
                 moved += 1;
             }
         }
@@ -103,19 +139,20 @@ impl<'t> Tables<'t> {
     }
 
     fn covered(&mut self, document: DocumentId, covers: &[Dot]) -> Result<u64, redb::Error> {
+        self.touched.entry(document).or_default().covered.extend_from_slice(covers);
         let mut moved = 0;
         for dot in covers {
-            let key = table::index_key(document, *dot);
-            let tails = opened(&mut self.tails, self.transaction, &table::TAILS)?;
-            let tailed = tails.remove(&key)?.is_some();
-            moved += u64::from(!tailed && self.no_longer_pending(&key)?);
+            moved += u64::from(self.no_longer_pending(document, *dot)?);
         }
         Ok(moved)
     }
 
-    fn no_longer_pending(&mut self, key: &[u8; 40]) -> Result<bool, redb::Error> {
+    fn no_longer_pending(&mut self, document: DocumentId, dot: Dot) -> Result<bool, redb::Error> {
         let pending = opened(&mut self.pending, self.transaction, &table::PENDING)?;
-        Ok(pending.remove(key)?.is_some())
+        if pending.is_empty()? {
+            return Ok(false);
+        }
+        Ok(pending.remove(&table::index_key(document, dot))?.is_some())
     }
 
     /// Makes the newest snapshot the one before, and writes a new one. Bytes that rotted are not
@@ -137,20 +174,46 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    fn document(&mut self, document: DocumentId, row: &DocumentRow) -> Result<(), redb::Error> {
+    fn document(&mut self, document: DocumentId, touched: Touched<'p>) -> Result<(), redb::Error> {
         let key = document.as_bytes();
         let documents = opened(&mut self.documents, self.transaction, &table::DOCUMENTS)?;
-        let old = documents.insert(key, self.encoder.row(key, row))?;
-        // A damaged row told nobody its name any more; the new row heals it.
-        let old = old.and_then(|guard| record::live_name(key, guard.value()).ok().flatten());
-        let new = row.name.as_ref().filter(|_| row.json.is_some());
-        if old.as_ref() == new {
+        let old = documents.get(key)?.map(|guard| Stored::read(key, guard.value(), &touched));
+        let old = match old {
+            Some(Ok(stored)) => stored,
+            // A damaged record told nobody its row any more, and the new one heals it; its tail is
+            // found again among the entries.
+            Some(Err(_)) => Stored { tail: self.entries_of(document)?, ..Stored::default() },
+            None => Stored::default(),
+        };
+        let Stored { mut tail, row, name } = old;
+        tail.extend(touched.added);
+        touched.covered.iter().for_each(|dot| {
+            tail.remove(dot);
+        });
+        let row = touched.row.or(row.as_ref());
+        let documents = opened(&mut self.documents, self.transaction, &table::DOCUMENTS)?;
+        documents.insert(key, self.encoder.document(key, row, &tail))?;
+        let live = row.filter(|row| row.json.is_some()).and_then(|row| row.name.as_ref());
+        if name.as_ref() == live {
             return Ok(());
         }
-        if let Some(old) = old {
+        if let Some(old) = name {
             self.unlist(document, &old)?;
         }
-        new.map_or(Ok(()), |new| self.list(document, new))
+        live.map_or(Ok(()), |new| self.list(document, new))
+    }
+
+    /// Every entry of a document, by reading all there are.
+    fn entries_of(&mut self, document: DocumentId) -> Result<BTreeSet<Dot>, redb::Error> {
+        let entries = opened(&mut self.entries, self.transaction, &table::ENTRIES)?;
+        let mut found = BTreeSet::new();
+        for pair in entries.iter()? {
+            let (key, value) = pair?;
+            let entry = table::entry_dot(key.value())
+                .and_then(|dot| record::entry(key.value(), dot, value.value()));
+            found.extend(entry.ok().filter(|entry| entry.document == document).map(|e| e.dot()));
+        }
+        Ok(found)
     }
 
     fn list(&mut self, document: DocumentId, name: &DocumentName) -> Result<(), redb::Error> {
@@ -201,7 +264,6 @@ impl<'t> Tables<'t> {
 pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), redb::Error> {
     transaction.open_table(table::ENTRIES.definition)?;
     transaction.open_table(table::PENDING.definition)?;
-    transaction.open_table(table::TAILS.definition)?;
     transaction.open_table(table::SNAPSHOTS.definition)?;
     transaction.open_table(table::DOCUMENTS.definition)?;
     transaction.open_table(table::NAMES.definition)?;

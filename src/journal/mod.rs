@@ -2,7 +2,7 @@
 //!
 //! Raw change bytes are the truth. Everything else that is stored here (document rows, snapshots,
 //! the ledger) is a cache that can be rebuilt from the entries. An entry is stored once, in
-//! `entries-1`; `pending-1` and `tails-1` only refer to it.
+//! `entries-1`; `pending-1` and the tail in `documents-1` only refer to it.
 //!
 //! The journal never looks into a change or a row, never talks to another node, and tells nobody
 //! of a change before it is durable. It sits between `document`, which makes and applies changes,
@@ -20,9 +20,8 @@
 //! |---|---|---|
 //! | `entries-1` | origin, sequence | document, name, admission time, change bytes |
 //! | `pending-1` | document, origin, sequence | nothing: an entry from elsewhere that no row reflects yet |
-//! | `tails-1` | document, origin, sequence | nothing: an entry reflected by the row but not in the snapshot |
 //! | `snapshots-1` | document, generation (0 newest, 1 the one before) | `save()` bytes |
-//! | `documents-1` | document | [`DocumentRow`]: what a read answers |
+//! | `documents-1` | document | its tail (entries that the row reflects and the snapshot lacks) and its [`DocumentRow`] |
 //! | `names-1` | collection, NUL, key | document, for listing; only live documents |
 //! | `conflicts-1` | document, conflict | ledger row, opaque bytes |
 //! | `conflict-documents-1` | conflict | document |

@@ -1,5 +1,6 @@
 //! Reads: each one is answered from one snapshot of the database, and checks every hash it meets.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
@@ -32,11 +33,18 @@ pub(super) fn row(
 
 pub(super) fn load(shared: &Shared, document: DocumentId) -> Result<StoredDocument, ReadError> {
     shared.store.read(|transaction| {
+        let key = document.as_bytes();
+        let documents = open(transaction, &table::DOCUMENTS)?;
+        let stored = documents.get(key).map_err(unreadable)?;
+        let (row, tail) = match &stored {
+            Some(value) => (record::row(key, value.value())?, record::tail(key, value.value())?),
+            None => (None, BTreeSet::new()),
+        };
         Ok(StoredDocument {
-            row: row_of(&open(transaction, &table::DOCUMENTS)?, document)?,
+            row,
             snapshot: snapshot(transaction, document, Generation::Newest)?,
-            tail: indexed(transaction, &table::TAILS, document)?,
-            pending: indexed(transaction, &table::PENDING, document)?,
+            tail: entries_at(transaction, tail)?,
+            pending: pending_entries(transaction, document)?,
         })
     })
 }
@@ -45,19 +53,15 @@ pub(super) fn pending_of(shared: &Shared, document: DocumentId) -> Result<Vec<En
     if shared.pending.load(Ordering::Acquire) == 0 {
         return Ok(Vec::new());
     }
-    shared.store.read(|transaction| indexed(transaction, &table::PENDING, document))
+    shared.store.read(|transaction| pending_entries(transaction, document))
 }
 
 pub(super) fn tail_of(shared: &Shared, document: DocumentId) -> Result<Vec<Dot>, ReadError> {
-    let (first, last) = table::index_bounds(document);
     shared.store.read(|transaction| {
-        let tails = open(transaction, &table::TAILS)?;
-        let mut found = Vec::new();
-        for pair in tails.range::<&[u8; 40]>(&first..=&last).map_err(unreadable)? {
-            let (key, _) = pair.map_err(unreadable)?;
-            found.push(table::index_parts(table::TAILS.name, key.value())?.1);
-        }
-        Ok(found)
+        let key = document.as_bytes();
+        let value = open(transaction, &table::DOCUMENTS)?.get(key).map_err(unreadable)?;
+        let tail = value.map(|value| record::tail(key, value.value())).transpose()?;
+        Ok(tail.unwrap_or_default().into_iter().collect())
     })
 }
 
@@ -248,7 +252,8 @@ fn row_of(
 ) -> Result<Option<DocumentRow>, ReadError> {
     let key = document.as_bytes();
     let value = documents.get(key).map_err(unreadable)?;
-    value.map(|value| record::row(key, value.value())).transpose()
+    let row = value.map(|value| record::row(key, value.value())).transpose()?;
+    Ok(row.flatten())
 }
 
 fn has_pending(transaction: &ReadTransaction, document: DocumentId) -> Result<bool, ReadError> {
@@ -276,20 +281,27 @@ fn snapshot(
     value.map(|value| unsealed(value.value())).transpose()
 }
 
-/// The entries that `pending-1` or `tails-1` has of a document.
-fn indexed(
+/// The entries that `pending-1` has of a document.
+fn pending_entries(
     transaction: &ReadTransaction,
-    index: &Table<&'static [u8; 40]>,
     document: DocumentId,
 ) -> Result<Vec<Entry>, ReadError> {
     let (first, last) = table::index_bounds(document);
-    let entries = open(transaction, &table::ENTRIES)?;
-    let mut found = Vec::new();
-    let rows = open(transaction, index)?;
+    let name = table::PENDING.name;
+    let mut dots = BTreeSet::new();
+    let rows = open(transaction, &table::PENDING)?;
     for pair in rows.range::<&[u8; 40]>(&first..=&last).map_err(unreadable)? {
         let (key, value) = pair.map_err(unreadable)?;
-        Fields::unseal(index.name, key.value(), value.value())?;
-        let (_, dot) = table::index_parts(index.name, key.value())?;
+        Fields::unseal(name, key.value(), value.value())?;
+        dots.insert(table::index_parts(name, key.value())?.1);
+    }
+    entries_at(transaction, dots)
+}
+
+fn entries_at(transaction: &ReadTransaction, dots: BTreeSet<Dot>) -> Result<Vec<Entry>, ReadError> {
+    let entries = open(transaction, &table::ENTRIES)?;
+    let mut found = Vec::with_capacity(dots.len());
+    for dot in dots {
         let key = table::entry_key(dot);
         let value = entries.get(&key).map_err(unreadable)?;
         let lost = ReadError::Corrupt { table: table::ENTRIES.name };

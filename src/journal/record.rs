@@ -11,8 +11,10 @@
 //! Numbers are big-endian. Texts have their length in front; a field of bytes is the last one and
 //! takes what is left.
 
+use std::collections::BTreeSet;
+
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, DocumentName, RegionName, Sequence, Timestamp};
+use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp};
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
@@ -35,15 +37,62 @@ impl Encoder {
         self.seal(ENTRIES.name, key)
     }
 
-    pub(super) fn row(&mut self, key: &[u8], row: &DocumentRow) -> &[u8] {
+    /// A document: its tail, and its row, if there is one yet.
+    pub(super) fn document(
+        &mut self,
+        key: &[u8],
+        row: Option<&DocumentRow>,
+        tail: &BTreeSet<Dot>,
+    ) -> &[u8] {
         self.start();
+        self.tail(tail);
+        self.bytes.push(u8::from(row.is_some()));
+        if let Some(row) = row {
+            self.row(row);
+        }
+        self.seal(DOCUMENTS.name, key)
+    }
+
+    fn row(&mut self, row: &DocumentRow) {
         self.bytes.extend_from_slice(&row.digest);
         self.number(u64::from(row.conflicts));
         self.number(row.changes);
         self.name(row.name.as_ref());
         self.bytes.push(u8::from(row.json.is_some()));
         self.bytes.extend_from_slice(row.json.as_deref().unwrap_or_default());
-        self.seal(DOCUMENTS.name, key)
+    }
+
+    /// The entries of a tail by origin: each origin, how many, and the steps from one sequence to
+    /// the next, which are small for a document that is written often.
+    fn tail(&mut self, tail: &BTreeSet<Dot>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        let mut left = tail.iter().copied().peekable();
+        while let Some(&Dot { origin, .. }) = left.peek() {
+            let of_origin = |dot: &Dot| dot.origin == origin;
+            let sequences: Vec<u64> =
+                std::iter::from_fn(|| left.next_if(of_origin)).map(|dot| dot.sequence.0).collect();
+            self.bytes.extend_from_slice(origin.as_bytes());
+            self.short_number(sequences.len() as u64);
+            let mut before = 0;
+            for sequence in sequences {
+                self.short_number(sequence.saturating_sub(before));
+                before = sequence;
+            }
+        }
+        let length = self.bytes.len().saturating_sub(start).saturating_sub(4);
+        let length = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+        let field = self.bytes.iter_mut().skip(start);
+        field.zip(length).for_each(|(to, from)| *to = from);
+    }
+
+    /// A number in groups of seven bits, the lowest first (LEB128).
+    fn short_number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.bytes.push(number as u8);
     }
 
     /// A record that says no more than its key.
@@ -167,6 +216,40 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// The tail of a document, and what follows it.
+    fn tail(&mut self) -> Result<Fields<'a>, ReadError> {
+        let length = u32::from_be_bytes(self.array()?) as usize;
+        let (tail, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged())?;
+        self.rest = rest;
+        Ok(Fields { table: self.table, rest: tail })
+    }
+
+    fn dots(mut self) -> Result<BTreeSet<Dot>, ReadError> {
+        let mut dots = BTreeSet::new();
+        while !self.rest.is_empty() {
+            let origin = Origin::from_bytes(self.array()?);
+            let mut sequence = 0_u64;
+            for _ in 0..self.short_number()? {
+                let step = self.short_number()?;
+                sequence = sequence.checked_add(step).ok_or_else(|| self.damaged())?;
+                dots.insert(Dot { origin, sequence: Sequence(sequence) });
+            }
+        }
+        Ok(dots)
+    }
+
+    fn short_number(&mut self) -> Result<u64, ReadError> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let [byte] = self.array()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(self.damaged())
+    }
+
     pub(super) fn rest(self) -> &'a [u8] {
         self.rest
     }
@@ -209,20 +292,40 @@ pub(super) fn entry(key: &[u8], dot: Dot, value: &[u8]) -> Result<Entry, ReadErr
     })
 }
 
-pub(super) fn row(key: &[u8], value: &[u8]) -> Result<DocumentRow, ReadError> {
+/// The row of a document, if it has one yet.
+pub(super) fn row(key: &[u8], value: &[u8]) -> Result<Option<DocumentRow>, ReadError> {
     let mut fields = Fields::unseal(DOCUMENTS.name, key, value)?;
+    fields.tail()?;
+    row_fields(fields)
+}
+
+/// The tail of a document.
+pub(super) fn tail(key: &[u8], value: &[u8]) -> Result<BTreeSet<Dot>, ReadError> {
+    Fields::unseal(DOCUMENTS.name, key, value)?.tail()?.dots()
+}
+
+fn row_fields(mut fields: Fields<'_>) -> Result<Option<DocumentRow>, ReadError> {
+    let [present] = fields.array()?;
+    if present == 0 {
+        return Ok(None);
+    }
     let digest = fields.array()?;
     let conflicts = u32::try_from(fields.number()?).map_err(|_| fields.damaged())?;
     let changes = fields.number()?;
     let name = fields.name()?;
     let [live] = fields.array()?;
     let json = (live != 0).then(|| Bytes::copy_from_slice(fields.rest()));
-    Ok(DocumentRow { name, digest, conflicts, changes, json })
+    Ok(Some(DocumentRow { name, digest, conflicts, changes, json }))
 }
 
 /// The name of a live document, from its row; the JSON is not copied.
 pub(super) fn live_name(key: &[u8], value: &[u8]) -> Result<Option<DocumentName>, ReadError> {
     let mut fields = Fields::unseal(DOCUMENTS.name, key, value)?;
+    fields.tail()?;
+    let [present] = fields.array()?;
+    if present == 0 {
+        return Ok(None);
+    }
     let _: [u8; 32] = fields.array()?;
     let name = fields.name()?;
     let [live] = fields.array()?;

@@ -52,7 +52,6 @@ fn scrub_snapshot(snapshot: &ReadTransaction) -> Result<ScrubReport, ReadError> 
     let mut report = ScrubReport::default();
     scrub_entries(snapshot, &mut report)?;
     scrub_index(snapshot, &mut report, &table::PENDING)?;
-    scrub_index(snapshot, &mut report, &table::TAILS)?;
     scrub_documents(snapshot, &mut report)?;
     scrub_names(snapshot, &mut report)?;
     scrub_table(snapshot, &mut report, &table::SNAPSHOTS, |key, value| {
@@ -102,8 +101,15 @@ fn scrub_index(
 
 fn scrub_documents(snapshot: &ReadTransaction, report: &mut ScrubReport) -> Result<(), ReadError> {
     let names = open(snapshot, &table::NAMES)?;
+    let entries = open(snapshot, &table::ENTRIES)?;
     let mut name_key = Vec::new();
     scrub_table(snapshot, report, &table::DOCUMENTS, |key, value| {
+        for dot in record::tail(key, value)? {
+            let found = entries.get(&table::entry_key(dot)).map_err(unreadable)?;
+            if found.is_none() {
+                return Ok(false);
+            }
+        }
         let Some(name) = record::live_name(key, value)? else { return Ok(true) };
         table::name_key(&mut name_key, &name.collection, name.key.as_str());
         Ok(names.get(name_key.as_slice()).map_err(unreadable)?.is_some())

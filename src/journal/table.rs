@@ -32,16 +32,13 @@ pub(super) const ENTRIES: Table<&[u8; 24]> = Table::new("entries-1");
 /// Value: nothing; the entry is in `entries-1`.
 pub(super) const PENDING: Table<&[u8; 40]> = Table::new("pending-1");
 
-/// Key: document (16), origin (16), sequence (8), of an entry that is in the row, not in the snapshot.
-/// Value: nothing; the entry is in `entries-1`.
-pub(super) const TAILS: Table<&[u8; 40]> = Table::new("tails-1");
-
 /// Key: document (16), generation (1): 0 is the newest, 1 the one before.
 /// Value: `save()` bytes.
 pub(super) const SNAPSHOTS: Table<&[u8; 17]> = Table::new("snapshots-1");
 
 /// Key: document (16).
-/// Value: digest, open conflicts, changes, name, canonical JSON.
+/// Value: the tail (entries that are in the row and not in the snapshot; they are in `entries-1`),
+/// then the row, if there is one yet: digest, open conflicts, changes, name, canonical JSON.
 pub(super) const DOCUMENTS: Table<&[u8; 16]> = Table::new("documents-1");
 
 /// Key: collection, NUL, key; only of live documents. Neither part can hold a NUL.
@@ -78,7 +75,7 @@ pub(super) fn entry_dot(key: &[u8]) -> Result<Dot, ReadError> {
     Ok(Dot { origin, sequence: Sequence(fields.number()?) })
 }
 
-/// The key of an entry in `pending-1` and `tails-1`.
+/// The key of an entry in `pending-1`.
 pub(super) fn index_key(document: DocumentId, dot: Dot) -> [u8; 40] {
     let mut key = [0; 40];
     let (first, rest) = key.split_at_mut(16);
@@ -87,7 +84,7 @@ pub(super) fn index_key(document: DocumentId, dot: Dot) -> [u8; 40] {
     key
 }
 
-/// The first and the last key that a document can have in `pending-1` and `tails-1`.
+/// The first and the last key that a document can have in `pending-1`.
 pub(super) fn index_bounds(document: DocumentId) -> ([u8; 40], [u8; 40]) {
     let dot = |byte: u8, sequence| Dot { origin: Origin::from_bytes([byte; 16]), sequence };
     let first = index_key(document, dot(0, Sequence::ZERO));

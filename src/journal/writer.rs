@@ -296,9 +296,9 @@ fn apply(
     })
 }
 
-fn fill(
-    tables: &mut Tables<'_>,
-    plan: &Plan,
+fn fill<'p>(
+    tables: &mut Tables<'_, 'p>,
+    plan: &'p Plan,
     origins: &[(Origin, OriginRow)],
 ) -> Result<u64, redb::Error> {
     for (source, entry) in &plan.entries {
@@ -308,6 +308,7 @@ fn fill(
     for row in &plan.rows {
         moved += tables.row(row)?;
     }
+    tables.documents()?;
     for (origin, row) in origins {
         tables.origin(*origin, row)?;
     }
