@@ -6,6 +6,7 @@ use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, Sequence};
 use bytes::Bytes;
+use redb::ReadableTable as _;
 
 use super::fixture::*;
 use super::sim_disk::{Dice, SimDisk};
@@ -125,4 +126,39 @@ fn an_image_cut_short_is_refused() {
         let outcome = catch_unwind(AssertUnwindSafe(|| reports(cut, &expected)));
         assert!(outcome.expect("no panic"), "{part}/8 of the file passed for the whole");
     }
+}
+
+/// The record of a document holds its tail. Once it rotted, the next write could have made a new
+/// record with an empty one, and every change since the last snapshot would have been forgotten.
+#[test]
+fn the_tail_of_a_rotten_record_is_found_again_by_the_next_write() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path());
+    let id = put(&journal, "notes/a", "{}");
+    write(&journal, vec![draft(id, "second")], vec![], vec![]).unwrap();
+    put(&journal, "notes/b", "{}");
+    journal.close();
+    rot(&directory.path().join("journal.redb"), id);
+
+    let journal = open(directory.path());
+    assert!(matches!(journal.load(id), Err(ReadError::Corrupt { table: "documents-1" })));
+    put(&journal, "notes/a", "{\"n\":3}");
+    let stored = journal.load(id).unwrap();
+    let changes: Vec<_> = stored.tail.iter().map(|entry| entry.change.clone()).collect();
+    assert_eq!(changes, ["{}", "second", "{\"n\":3}"]);
+    assert!(journal.scrub().unwrap().is_clean());
+}
+
+/// Flips a bit of a document's record, as redb would not notice it.
+fn rot(file: &std::path::Path, id: anabranch_crdt::ids::DocumentId) {
+    let table = redb::TableDefinition::<&[u8; 16], &[u8]>::new("documents-1");
+    let database = redb::Database::open(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut documents = transaction.open_table(table).unwrap();
+        let mut record = documents.get(id.as_bytes()).unwrap().unwrap().value().to_vec();
+        record[3] ^= 1;
+        documents.insert(id.as_bytes(), record.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
 }
