@@ -249,6 +249,31 @@ async fn a_long_history_is_saved_as_a_snapshot_and_loads_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_separation_is_caught_up_in_batches() {
+    let (us, eu) = (Fixture::new("us-east"), Fixture::new("eu-west"));
+    us.put("notes/a", json!({"us": 0, "eu": 0, "both": 0})).await.unwrap();
+    us.send_to(&eu).await;
+    for n in 1..=700 {
+        us.patch("notes/a", json!({"us": n})).await.unwrap();
+        if n % 7 == 0 {
+            eu.patch("notes/a", json!({"eu": n, "both": n})).await.unwrap();
+        }
+    }
+    us.patch("notes/a", json!({"both": "us"})).await.unwrap();
+    us.send_to(&eu).await;
+    eu.send_to(&us).await;
+    let (seen_us, seen_eu) = (us.json("notes/a").await, eu.json("notes/a").await);
+    assert_eq!(seen_us, seen_eu);
+    assert_eq!((&seen_us["us"], &seen_us["eu"]), (&json!(700), &json!(700)));
+    let conflicts = us.open_conflicts().await;
+    assert_eq!(conflicts, eu.open_conflicts().await);
+    let [conflict] = conflicts.as_slice() else { panic!("one field collided: {conflicts:#?}") };
+    let values: Vec<_> = conflict.conflict.candidates.iter().map(|c| c.value.clone()).collect();
+    assert_eq!(values.len(), 2);
+    assert!(values.contains(&Some(json!("us"))) && values.contains(&Some(json!(700))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_entry_that_cannot_be_applied_is_set_aside_and_everything_else_goes_on() {
     let node = Fixture::new("us-east");
     let origin = Origin(Uuid::new_v4());

@@ -27,7 +27,8 @@ pub use stored::StoredConflictError;
 /// The conflicts of one document.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    rows: Vec<Row>,
+    /// Rows by their register, which is all that a new collision has to look at.
+    rows: BTreeMap<Register, Vec<Row>>,
     /// Rows that were merged into others since the ledger was read.
     removed: BTreeSet<ConflictId>,
 }
@@ -77,8 +78,12 @@ impl Ledger {
     pub fn read<'a>(
         stored: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, StoredConflictError> {
-        let rows: Result<Vec<_>, _> = stored.into_iter().map(stored::decode).collect();
-        Ok(Self { rows: rows?, removed: BTreeSet::new() })
+        let mut rows: BTreeMap<Register, Vec<Row>> = BTreeMap::new();
+        for row in stored {
+            let row = stored::decode(row)?;
+            rows.entry(row.register.clone()).or_default().push(row);
+        }
+        Ok(Self { rows, removed: BTreeSet::new() })
     }
 
     /// Reads one stored row.
@@ -102,7 +107,7 @@ impl Ledger {
     /// Decides every row that changed, or whose state depends on what stands in its register now:
     /// a value that an outer winner hides comes back when that winner goes.
     pub fn decide(&mut self, document: &Document, id: DocumentId, policies: &Policies) {
-        for row in &mut self.rows {
+        for row in self.rows.values_mut().flatten() {
             let fixed = row.conflict.as_ref().is_some_and(|conflict| {
                 conflict.state == ConflictState::AutoResolved || conflict.settled.is_some()
             });
@@ -116,7 +121,7 @@ impl Ledger {
 
     /// Iterates over the conflicts that were decided.
     pub fn conflicts(&self) -> impl Iterator<Item = &Conflict> {
-        self.rows.iter().filter_map(|row| row.conflict.as_ref())
+        self.rows.values().flatten().filter_map(|row| row.conflict.as_ref())
     }
 
     /// Returns where the field of a conflict is now, which for a list element may be another index
@@ -124,7 +129,7 @@ impl Ledger {
     #[must_use]
     pub fn place(&self, document: &Document, conflict: ConflictId) -> Option<Path> {
         let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
-        let row = self.rows.iter().find(has_id)?;
+        let row = self.rows.values().flatten().find(has_id)?;
         Some(path_now(&document.doc, &row.register))
     }
 
@@ -144,7 +149,7 @@ impl Ledger {
     /// Returns the rows to store (`None`: to remove) since the last call.
     pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<Vec<u8>>)> {
         let mut unsaved = Vec::new();
-        for row in self.rows.iter_mut().filter(|row| row.changed) {
+        for row in self.rows.values_mut().flatten().filter(|row| row.changed) {
             let Some(conflict) = &row.conflict else { continue };
             self.removed.remove(&conflict.id);
             unsaved.push((conflict.id, Some(stored::encode(row))));
@@ -156,7 +161,7 @@ impl Ledger {
 
     /// Rows that a resolution may be due for.
     pub(super) fn fresh(&self) -> impl Iterator<Item = &Row> {
-        self.rows.iter().filter(|row| row.changed)
+        self.rows.values().flatten().filter(|row| row.changed)
     }
 
     /// Puts two operations into one row, merging the rows that have either.
@@ -164,9 +169,9 @@ impl Ledger {
         let [register, _] = pair.map(|touch| &touch.register);
         let keys = pair.map(|touch| (touch.counter, touch.operation.clone()));
         let mut joined = Row::new(register.clone());
-        self.rows.retain_mut(|row| {
-            let related =
-                row.register == *register && keys.iter().any(|k| row.members.contains_key(k));
+        let rows = self.rows.entry(register.clone()).or_default();
+        rows.retain_mut(|row| {
+            let related = keys.iter().any(|key| row.members.contains_key(key));
             if related {
                 if !row.members.is_empty() {
                     self.removed.insert(row.id(id));
@@ -179,7 +184,7 @@ impl Ledger {
             joined.members.entry(key).or_insert_with(|| member(document, touch));
         }
         joined.changed = true;
-        self.rows.push(joined);
+        rows.push(joined);
     }
 
     fn settle(
@@ -189,7 +194,8 @@ impl Ledger {
         conflict: ConflictId,
         change: automerge::ChangeHash,
     ) {
-        let Some(row) = self.rows.iter_mut().find(|row| row.id(id) == conflict) else { return };
+        let mut rows = self.rows.values_mut().flatten();
+        let Some(row) = rows.find(|row| row.id(id) == conflict) else { return };
         let Some(settlement) = settlement(document, change) else { return };
         let earlier = |known: &Settlement| (known.at, known.change);
         let first = row
