@@ -105,7 +105,7 @@ impl NodeBuilder {
         let journal = self.open_journal(doorbell, commits)?;
         let clock =
             NodeClock::new(Arc::clone(&self.wall), journal.clock_floor(), limits.clock_skew);
-        journal.name_origin(journal.identity().origin, &self.settings.region);
+        journal.name_origin(journal.origin(), &self.settings.region);
         let documents = self.documents(&journal, &clock, owners, queues);
         let (documents, owners) = documents.inspect_err(|_| journal.close())?;
         Ok(Storage { journal, documents, owners, clock, commits: Some(commit_receiver) })
@@ -263,7 +263,7 @@ impl Node {
             documents: parts.storage.documents.clone(),
             changes: parts.changes.clone(),
             peers: handle.status(),
-            origin: Box::new(move || journal.identity().origin),
+            origin: Box::new(move || journal.origin()),
         };
         let (edge_stop, mut stopped) = watch::channel(false);
         let stop = async move {
@@ -272,7 +272,7 @@ impl Node {
         };
         let mut edge = JoinSet::new();
         edge.spawn(api::serve(listener, ApiState::new(settings, sources), stop).in_current_span());
-        info!(%http, %quic, origin = %parts.storage.journal.identity().origin, "serving");
+        info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, edge_stop })
     }
 

@@ -111,7 +111,7 @@ impl Owner {
         reply: Reply<T>,
         step: impl FnOnce(&mut Loaded, Scene<'_>) -> Result<(T, Outcome), Error>,
     ) {
-        let origin = self.setting.journal.identity().origin;
+        let origin = self.setting.journal.origin();
         let (mut loaded, mut outcome) = match self.refreshed(id, name, origin) {
             Ok(refreshed) => refreshed,
             Err(error) => return answer(reply, Err(error)),
@@ -139,7 +139,7 @@ impl Owner {
     }
 
     fn refresh_quietly(&mut self, id: DocumentId) {
-        let origin = self.setting.journal.identity().origin;
+        let origin = self.setting.journal.origin();
         match self.refreshed(id, None, origin) {
             Ok((loaded, outcome)) => {
                 self.store(outcome, origin);
@@ -270,7 +270,7 @@ impl Owner {
             match self.snapshot(&loaded) {
                 Ok(rows) => {
                     loaded.unsaved_changes = 0;
-                    let origin = self.setting.journal.identity().origin;
+                    let origin = self.setting.journal.origin();
                     self.store(Outcome { drafts: Vec::new(), rows }, origin);
                 }
                 Err(error) => warn!(document = %loaded.id, %error, "no snapshot was made"),

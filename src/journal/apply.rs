@@ -8,7 +8,7 @@ use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
 use bytes::Bytes;
 use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction};
 
-use super::record::{self, Encoder, OriginRow};
+use super::record::{self, DocumentRecord, Encoder, OriginRow};
 use super::table::{self, Generation, Table};
 use super::{DocumentRow, ReadError, Row, Source};
 
@@ -32,11 +32,12 @@ struct Stored {
 
 impl Stored {
     fn read(key: &[u8], value: &[u8], touched: &Touched<'_>) -> Result<Self, ReadError> {
+        let record = DocumentRecord::unseal(key, value)?;
         let row = match touched.row {
             Some(_) => None,
-            None => record::row(key, value)?,
+            None => record.row()?,
         };
-        Ok(Self { tail: record::tail(key, value)?, row, name: record::live_name(key, value)? })
+        Ok(Self { tail: record.tail()?, row, name: record.live_name()? })
     }
 }
 

@@ -59,6 +59,12 @@ impl Journal {
         self.inner.shared.identity()
     }
 
+    /// Returns this incarnation, which changes only by [`Journal::renew_origin`].
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.inner.shared.origin()
+    }
+
     /// Retires the present origin, because a peer knows more of it than this journal does, and
     /// goes on under a new one. Durable on return; blocks.
     ///

@@ -166,6 +166,23 @@ pub struct Commit {
     pub done: Box<dyn FnOnce(Result<Arc<Position>, CommitError>) + Send>,
 }
 
+impl Commit {
+    /// Makes a commit of entries that other leaders admitted, and of nothing else.
+    pub fn of_entries(
+        entries: Vec<Entry>,
+        done: impl FnOnce(Result<Arc<Position>, CommitError>) + Send + 'static,
+    ) -> Self {
+        Self {
+            drafts: Vec::new(),
+            origin: None,
+            entries,
+            rows: Vec::new(),
+            lineage: None,
+            done: Box::new(done),
+        }
+    }
+}
+
 impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Commit")

@@ -10,7 +10,7 @@ use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, Seque
 use bytes::Bytes;
 use redb::{Key, ReadOnlyTable, ReadTransaction};
 
-use super::record::{self, Fields};
+use super::record::{self, DocumentRecord, Fields};
 use super::shared::Shared;
 use super::store::unreadable;
 use super::table::{self, Generation, Table};
@@ -37,7 +37,10 @@ pub(super) fn load(shared: &Shared, document: DocumentId) -> Result<StoredDocume
         let documents = open(transaction, &table::DOCUMENTS)?;
         let stored = documents.get(key).map_err(unreadable)?;
         let (row, tail) = match &stored {
-            Some(value) => (record::row(key, value.value())?, record::tail(key, value.value())?),
+            Some(value) => {
+                let record = DocumentRecord::unseal(key, value.value())?;
+                (record.row()?, record.tail()?)
+            }
             None => (None, BTreeSet::new()),
         };
         Ok(StoredDocument {
@@ -60,7 +63,8 @@ pub(super) fn tail_of(shared: &Shared, document: DocumentId) -> Result<Vec<Dot>,
     shared.store.read(|transaction| {
         let key = document.as_bytes();
         let value = open(transaction, &table::DOCUMENTS)?.get(key).map_err(unreadable)?;
-        let tail = value.map(|value| record::tail(key, value.value())).transpose()?;
+        let tail =
+            value.map(|value| DocumentRecord::unseal(key, value.value())?.tail()).transpose()?;
         Ok(tail.unwrap_or_default().into_iter().collect())
     })
 }
@@ -252,7 +256,7 @@ fn row_of(
 ) -> Result<Option<DocumentRow>, ReadError> {
     let key = document.as_bytes();
     let value = documents.get(key).map_err(unreadable)?;
-    let row = value.map(|value| record::row(key, value.value())).transpose()?;
+    let row = value.map(|value| DocumentRecord::unseal(key, value.value())?.row()).transpose()?;
     Ok(row.flatten())
 }
 

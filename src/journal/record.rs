@@ -174,7 +174,7 @@ pub(super) struct OriginRow {
 }
 
 /// The fields of a record that are still to be read; anything unexpected is damage.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Fields<'a> {
     table: &'static str,
     rest: &'a [u8],
@@ -292,16 +292,41 @@ pub(super) fn entry(key: &[u8], dot: Dot, value: &[u8]) -> Result<Entry, ReadErr
     })
 }
 
-/// The row of a document, if it has one yet.
-pub(super) fn row(key: &[u8], value: &[u8]) -> Result<Option<DocumentRow>, ReadError> {
-    let mut fields = Fields::unseal(DOCUMENTS.name, key, value)?;
-    fields.tail()?;
-    row_fields(fields)
+/// What `documents-1` says of a document, its hash compared once; each part is read on demand.
+#[derive(Debug)]
+pub(super) struct DocumentRecord<'a> {
+    tail: Fields<'a>,
+    row: Fields<'a>,
 }
 
-/// The tail of a document.
-pub(super) fn tail(key: &[u8], value: &[u8]) -> Result<BTreeSet<Dot>, ReadError> {
-    Fields::unseal(DOCUMENTS.name, key, value)?.tail()?.dots()
+impl<'a> DocumentRecord<'a> {
+    pub(super) fn unseal(key: &[u8], value: &'a [u8]) -> Result<Self, ReadError> {
+        let mut row = Fields::unseal(DOCUMENTS.name, key, value)?;
+        Ok(Self { tail: row.tail()?, row })
+    }
+
+    /// The entries that the row reflects and the snapshot lacks.
+    pub(super) fn tail(&self) -> Result<BTreeSet<Dot>, ReadError> {
+        self.tail.dots()
+    }
+
+    /// The row, if there is one yet.
+    pub(super) fn row(&self) -> Result<Option<DocumentRow>, ReadError> {
+        row_fields(self.row)
+    }
+
+    /// The name of a live document; the JSON is not copied.
+    pub(super) fn live_name(&self) -> Result<Option<DocumentName>, ReadError> {
+        let mut fields = self.row;
+        let [present] = fields.array()?;
+        if present == 0 {
+            return Ok(None);
+        }
+        let _: [u8; 32] = fields.array()?;
+        let name = fields.name()?;
+        let [live] = fields.array()?;
+        Ok(name.filter(|_| live != 0))
+    }
 }
 
 fn row_fields(mut fields: Fields<'_>) -> Result<Option<DocumentRow>, ReadError> {
@@ -316,20 +341,6 @@ fn row_fields(mut fields: Fields<'_>) -> Result<Option<DocumentRow>, ReadError> 
     let [live] = fields.array()?;
     let json = (live != 0).then(|| Bytes::copy_from_slice(fields.rest()));
     Ok(Some(DocumentRow { name, digest, conflicts, changes, json }))
-}
-
-/// The name of a live document, from its row; the JSON is not copied.
-pub(super) fn live_name(key: &[u8], value: &[u8]) -> Result<Option<DocumentName>, ReadError> {
-    let mut fields = Fields::unseal(DOCUMENTS.name, key, value)?;
-    fields.tail()?;
-    let [present] = fields.array()?;
-    if present == 0 {
-        return Ok(None);
-    }
-    let _: [u8; 32] = fields.array()?;
-    let name = fields.name()?;
-    let [live] = fields.array()?;
-    Ok(name.filter(|_| live != 0))
 }
 
 pub(super) fn name_row(key: &[u8], value: &[u8]) -> Result<DocumentId, ReadError> {

@@ -10,7 +10,7 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMeta
 
 use super::ReadError;
 use super::reader::open;
-use super::record::{self, Fields};
+use super::record::{self, DocumentRecord, Fields};
 use super::store::{Store, unreadable};
 use super::table::{self, Table};
 
@@ -104,13 +104,14 @@ fn scrub_documents(snapshot: &ReadTransaction, report: &mut ScrubReport) -> Resu
     let entries = open(snapshot, &table::ENTRIES)?;
     let mut name_key = Vec::new();
     scrub_table(snapshot, report, &table::DOCUMENTS, |key, value| {
-        for dot in record::tail(key, value)? {
+        let record = DocumentRecord::unseal(key, value)?;
+        for dot in record.tail()? {
             let found = entries.get(&table::entry_key(dot)).map_err(unreadable)?;
             if found.is_none() {
                 return Ok(false);
             }
         }
-        let Some(name) = record::live_name(key, value)? else { return Ok(true) };
+        let Some(name) = record.live_name()? else { return Ok(true) };
         table::name_key(&mut name_key, &name.collection, name.key.as_str());
         Ok(names.get(name_key.as_slice()).map_err(unreadable)?.is_some())
     })
@@ -122,8 +123,8 @@ fn scrub_names(snapshot: &ReadTransaction, report: &mut ScrubReport) -> Result<(
     scrub_table(snapshot, report, &table::NAMES, |key, value| {
         let document = record::name_row(key, value)?;
         let row = documents.get(document.as_bytes()).map_err(unreadable)?;
-        let name =
-            row.map(|row| record::live_name(document.as_bytes(), row.value())).transpose()?;
+        let live = |value: &[u8]| DocumentRecord::unseal(document.as_bytes(), value)?.live_name();
+        let name = row.map(|row| live(row.value())).transpose()?;
         let Some(name) = name.flatten() else { return Ok(false) };
         table::name_key(&mut name_key, &name.collection, name.key.as_str());
         Ok(name_key == key)

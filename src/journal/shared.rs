@@ -54,6 +54,10 @@ impl Shared {
         self.identity.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    pub(super) fn origin(&self) -> Origin {
+        self.identity.read().unwrap_or_else(PoisonError::into_inner).origin
+    }
+
     pub(super) fn rename(&self, identity: Identity) {
         *self.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
     }

@@ -69,7 +69,7 @@ impl Writer {
         publish: Publish,
         new_origin: Box<dyn FnMut() -> Origin + Send>,
     ) -> Self {
-        let own = shared.identity().origin;
+        let own = shared.origin();
         let encoder = Encoder::default();
         Self { shared, position, publish, new_origin, own, encoder, outage: None }
     }

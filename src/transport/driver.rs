@@ -268,17 +268,9 @@ async fn submit_all(
 ) {
     while let Some((ticket, entries)) = queue.recv().await {
         let answer = Answer::new(ticket, answers.clone());
-        let done = Box::new(move |outcome: Result<_, CommitError>| {
+        let commit = Commit::of_entries(entries, move |outcome| {
             answer.give(outcome.err().map(|error| error.to_string()));
         });
-        let commit = Commit {
-            drafts: Vec::new(),
-            entries,
-            rows: Vec::new(),
-            lineage: None,
-            origin: None,
-            done,
-        };
         // `done` is called in any case.
         let _ = journal.submit(commit).await;
     }
@@ -378,7 +370,7 @@ fn replication_settings(settings: &TransportSettings, journal: &Journal) -> Repl
     ReplicationSettings {
         names: journal.origins().into_iter().filter_map(named).collect(),
         region: settings.region.clone(),
-        origin: journal.identity().origin,
+        origin: journal.origin(),
         peers: settings.peers.keys().cloned().collect(),
         frame_bytes: settings.frame_bytes,
         batch_entries: settings.batch_entries,
