@@ -141,6 +141,11 @@ impl Document {
         write::edit(self, edits, author, policies)
     }
 
+    /// Makes a change that writes nothing but its message. A deleted document would exist again.
+    pub fn mark(&mut self, author: &Author) -> Change {
+        write::mark(self, author)
+    }
+
     /// Deletes the document by one change; `None` if it is not there.
     pub fn delete(&mut self, author: &Author) -> Option<Change> {
         self.exists().then(|| write::delete(self, author))

@@ -222,10 +222,6 @@ impl Loaded {
                 let dots = new.iter().enumerate().filter(|(index, _)| !waiting.contains(index));
                 Ok((dots.map(|(_, entry)| entry.dot()).collect(), applied.collisions))
             }
-            Err(ApplyError::Failed) if new.len() == 1 => {
-                self.quarantine(new, &ApplyError::Failed);
-                Err(ApplyError::Failed)
-            }
             Err(ApplyError::Failed) => Err(ApplyError::Failed),
             Err(error) if new.len() == 1 => {
                 self.quarantine(new, &error);

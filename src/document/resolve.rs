@@ -24,15 +24,23 @@ pub(super) fn resolve(
         return Err(Error::new(ErrorKind::Conflict, "already_resolved", message));
     }
     let value = wanted(&conflict, resolution)?;
+    if value.is_none() && loaded.value.is_none() {
+        return Err(write::not_found());
+    }
     let place = loaded.ledger.place(&loaded.document, id).unwrap_or_else(|| conflict.path.clone());
     let message = settling_message(id, note);
-    let edits = settling(loaded.value.as_ref(), &place, value.clone());
-    let mut outcome = write::apply(loaded, scene, &edits, None, Some(message.clone()))?;
+    let edits = settling(loaded.value.as_ref(), &place, value);
+    let mut outcome = match edits.is_empty() {
+        true => Outcome::default(),
+        false => write::apply(loaded, scene, &edits, None, Some(message.clone()))?,
+    };
     if outcome.drafts.is_empty() {
-        // The value stands there alone already: write it once more, so that the ledger has a
-        // change that closes the conflict in every region.
-        let edits = rewriting(&place, value);
-        outcome = write::apply(loaded, scene, &edits, None, Some(message))?;
+        // What is wanted stands there alone already. The ledgers of other regions still have to
+        // hear of the decision, and they hear by changes.
+        let author = scene.author(Some(message));
+        let change = loaded.document.mark(&author);
+        let draft = loaded.draft(change, author.at);
+        outcome.drafts.push(draft);
     }
     let change = loaded.document.heads().first().copied();
     let settled = change.map(|change| Collisions::settling(id, change)).unwrap_or_default();
@@ -94,16 +102,5 @@ fn settling(document: Option<&Value>, place: &Path, value: Option<Value>) -> Vec
                 path = parent;
             }
         }
-    }
-}
-
-/// The edits that write `value` anew where it stands already.
-fn rewriting(place: &Path, value: Option<Value>) -> Vec<Edit> {
-    let Some(value) = value else { return Vec::new() };
-    let index = place.tokens().last().is_some_and(|last| last.parse::<usize>().is_ok());
-    let path = place.clone();
-    match index {
-        true => vec![Edit::Remove { path: path.clone() }, Edit::Insert { path, value }],
-        false => vec![Edit::Remove { path: path.clone() }, Edit::Set { path, value }],
     }
 }

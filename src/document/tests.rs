@@ -94,17 +94,9 @@ impl Fixture {
 
     async fn append(&self, entries: Vec<Entry>) {
         let (done, durable) = oneshot::channel();
-        let done = Box::new(move |outcome: Result<_, _>| {
+        let commit = Commit::of_entries(entries, move |outcome| {
             done.send(outcome.is_ok()).expect("the test waits");
         });
-        let commit = Commit {
-            drafts: Vec::new(),
-            entries,
-            rows: Vec::new(),
-            lineage: None,
-            origin: None,
-            done,
-        };
         self.journal.submit(commit).await.unwrap();
         assert!(durable.await.unwrap());
     }
@@ -246,6 +238,40 @@ async fn a_long_history_is_saved_as_a_snapshot_and_loads_back() {
     node.patch("notes/a", json!({"last": true})).await.unwrap();
     assert_eq!(node.json("notes/a").await, json!({"n": 199, "last": true}));
     assert!(node.journal.scrub().unwrap().is_clean());
+}
+
+/// Nothing is left to write then; once only the region that was asked heard of the decision.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
+    let (us, eu) = (Fixture::new("us-east"), Fixture::new("eu-west"));
+    us.put("latest/a", json!({"gone": 1, "kept": 1})).await.unwrap();
+    us.send_to(&eu).await;
+    eu.patch("latest/a", json!({"gone": 2, "kept": 2})).await.unwrap();
+    us.patch("latest/a", json!({"gone": null, "kept": 3})).await.unwrap();
+    for _ in 0..2 {
+        us.send_to(&eu).await;
+        eu.send_to(&us).await;
+        assert_eq!(us.json("latest/a").await, eu.json("latest/a").await);
+    }
+    assert_eq!(us.json("latest/a").await, json!({"kept": 3}));
+    let filter = ConflictFilter { limit: 10, ..Default::default() };
+    let found = us.documents.conflicts(filter.clone()).await.unwrap();
+    assert_eq!(found.len(), 2);
+    for NamedConflict { conflict, .. } in found {
+        assert_eq!(conflict.state, ConflictState::AutoResolved);
+        let take = Resolution::Take(conflict.candidates[conflict.winner.unwrap()].id.clone());
+        us.documents.resolve(conflict.id, take, None).await.unwrap();
+    }
+    us.send_to(&eu).await;
+    for node in [&us, &eu] {
+        assert_eq!(node.json("latest/a").await, json!({"kept": 3}));
+        let settled = node.documents.conflicts(filter.clone()).await.unwrap();
+        assert!(settled.iter().all(|named| named.conflict.state == ConflictState::Resolved));
+    }
+    assert_eq!(
+        us.documents.conflicts(filter.clone()).await.unwrap(),
+        eu.documents.conflicts(filter).await.unwrap()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

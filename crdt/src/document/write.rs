@@ -48,6 +48,15 @@ fn run(
     Ok(hash)
 }
 
+/// Makes a change that writes nothing and follows everything that is known.
+pub(super) fn mark(document: &mut Document, author: &Author) -> Change {
+    let doc = &mut document.doc;
+    doc.set_actor(actor(author.origin));
+    let hash = doc.empty_commit(options(author, author.message.as_deref()));
+    let change = doc.get_change_by_hash(&hash).expect("the change was just made");
+    stored(&change)
+}
+
 /// Deletes every field of the document, and marks the change.
 pub(super) fn delete(document: &mut Document, author: &Author) -> Change {
     let doc = &mut document.doc;
