@@ -172,7 +172,8 @@ impl Document {
         let heads = self.doc.get_heads();
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
-            meta.and_then(|meta| meta.message).is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
+            meta.and_then(|meta| meta.message)
+                .is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
         };
         !heads.is_empty() && (self.doc.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }

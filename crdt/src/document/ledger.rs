@@ -247,7 +247,12 @@ impl Ledger {
         policies: &Policies,
     ) -> Option<usize> {
         let row = self.row(conflict)?;
-        decide::winner(row, &row.candidates(document), policies.of(&row.conflict.as_ref()?.path), policies)
+        decide::winner(
+            row,
+            &row.candidates(document),
+            policies.of(&row.conflict.as_ref()?.path),
+            policies,
+        )
     }
 
     /// Iterates over the conflicts that were decided.
@@ -385,9 +390,9 @@ impl Row {
     fn depends_on_what_stands(&self) -> bool {
         self.conflict.as_ref().is_none_or(|conflict| match conflict.state {
             ConflictState::Open => true,
-            ConflictState::Resolved => conflict.settled.as_ref().is_none_or(|settled| {
-                settled.act.conflict().is_none()
-            }),
+            ConflictState::Resolved => {
+                conflict.settled.as_ref().is_none_or(|settled| settled.act.conflict().is_none())
+            }
             ConflictState::AutoResolved | ConflictState::Dismissed => false,
         })
     }

@@ -85,8 +85,6 @@ fn element_index(doc: &Automerge, element: &str, heads: &[ChangeHash]) -> Option
 pub(super) struct Standing {
     /// The objects that hold the field, the one that shows first; none if they are gone.
     pub(super) holders: Vec<ObjId>,
-    /// The field or the element.
-    pub(super) prop: Option<Prop>,
     /// Every value.
     pub(super) slots: Vec<Slot>,
 }
@@ -109,7 +107,10 @@ pub(super) fn standing_in(
         last = prop(doc, &holders, step).filter(|_| !holders.is_empty());
         slots = last.as_ref().map(|prop| view.slots(&holders, prop)).unwrap_or_default();
     }
-    Standing { holders, prop: last, slots }
+    if last.is_none() {
+        holders.clear();
+    }
+    Standing { holders, slots }
 }
 
 /// Returns the value of a register at an earlier point, as Automerge holds it.
@@ -140,12 +141,7 @@ pub(super) fn value_at(
 }
 
 /// Returns the index of an element in the list that holds it.
-fn element_in(
-    doc: &Automerge,
-    list: &ObjId,
-    element: &str,
-    heads: &[ChangeHash],
-) -> Option<usize> {
+fn element_in(doc: &Automerge, list: &ObjId, element: &str, heads: &[ChangeHash]) -> Option<usize> {
     // Automerge panics on a cursor into another list.
     let inserted = operation(doc, element)?;
     if object_name(list) != container_name(&inserted) {

@@ -161,9 +161,7 @@ impl Case<'_> {
 /// Tells whether an increment is of a counter that is a side of the conflict itself.
 fn is_of_counter(row: &Row, member: &Member) -> bool {
     let counter = |operation: &String| {
-        row.members
-            .iter()
-            .any(|((_, known), m)| known == operation && m.what == What::Counter)
+        row.members.iter().any(|((_, known), m)| known == operation && m.what == What::Counter)
     };
     member.replaced.iter().any(counter)
 }
@@ -224,10 +222,7 @@ fn base(row: &Row, document: &Document) -> Option<Value> {
 }
 
 /// The frontier of what all of these changes know.
-fn common_ancestors(
-    document: &Document,
-    changes: &BTreeSet<ChangeHash>,
-) -> Vec<ChangeHash> {
+fn common_ancestors(document: &Document, changes: &BTreeSet<ChangeHash>) -> Vec<ChangeHash> {
     let doc = &document.doc;
     let mut outside = changes.clone();
     for change in changes {
