@@ -127,12 +127,34 @@ const ALL: u8 = 0;
 const COLLECTION: u8 = 1;
 const UNNAMED: u8 = 2;
 
-const STATES: [(u8, ConflictState); 3] =
-    [(0, ConflictState::Open), (1, ConflictState::AutoResolved), (2, ConflictState::Resolved)];
+const STATES: [(u8, ConflictState); 4] = [
+    (0, ConflictState::Open),
+    (1, ConflictState::AutoResolved),
+    (2, ConflictState::Resolved),
+    (3, ConflictState::Dismissed),
+];
 
-const KINDS: [(u8, ConflictKind); 4] = [
+const KINDS: [(u8, ConflictKind); 7] = [
     (0, ConflictKind::Value),
     (1, ConflictKind::Delete),
     (2, ConflictKind::Container),
     (3, ConflictKind::Type),
+    (4, ConflictKind::Counter),
+    (5, ConflictKind::Document),
+    (6, ConflictKind::Whole),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_and_kind_has_a_number() {
+        for state in ConflictState::ALL {
+            assert_eq!(state_of(state_number(state)), Some(state));
+        }
+        for kind in ConflictKind::ALL {
+            assert_eq!(kind_of(kind_number(kind)), Some(kind));
+        }
+    }
+}

@@ -44,25 +44,26 @@ pub struct ConflictSummary {
     pub state: ConflictState,
     /// The time of the latest candidate.
     pub at: Timestamp,
-    /// The writers of the candidates whose region may be asked for, each once.
+    /// The leaders that admitted the candidates, each once.
     pub leaders: Vec<Origin>,
-    /// When the conflict was settled, if somebody did.
-    pub settled_at: Option<Timestamp>,
+    /// When something was done about the conflict last, if anything was.
+    pub acted_at: Option<Timestamp>,
 }
 
 impl ConflictSummary {
     /// Sums up a conflict of the document that `name` names.
     #[must_use]
     pub fn of(conflict: &Conflict, name: Option<DocumentName>) -> Self {
-        let leaders: BTreeSet<Origin> = conflict.candidates.iter().map(|c| c.origin).collect();
+        let leaders: BTreeSet<Origin> = conflict.candidates.iter().map(|c| c.leader).collect();
+        let acts = conflict.acts.iter().chain(&conflict.settled);
         Self {
             name,
             path: conflict.path.clone(),
             kind: conflict.kind,
             state: conflict.state,
-            at: conflict.candidates.iter().map(|c| c.at).max().unwrap_or_default(),
+            at: conflict.at(),
             leaders: leaders.into_iter().collect(),
-            settled_at: conflict.settled.as_ref().map(|settled| settled.at),
+            acted_at: acts.map(|act| act.at).max(),
         }
     }
 
@@ -75,7 +76,7 @@ impl ConflictSummary {
     /// Since when nothing happened to the conflict.
     #[must_use]
     pub fn rests_since(&self) -> Timestamp {
-        self.settled_at.map_or(self.at, |settled| settled.max(self.at))
+        self.acted_at.map_or(self.at, |acted| acted.max(self.at))
     }
 }
 
@@ -92,7 +93,7 @@ pub struct LedgerFilter {
     pub kind: Option<ConflictKind>,
     /// Where the conflict stands.
     pub state: Option<ConflictState>,
-    /// Any of the writers.
+    /// Any of the leaders that admitted candidates.
     pub leaders: Option<BTreeSet<Origin>>,
     /// The earliest time of the latest candidate.
     pub since: Option<Timestamp>,

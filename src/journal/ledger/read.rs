@@ -69,7 +69,7 @@ pub(in crate::journal) fn settled(
     while found.len() < limit {
         let Some(step) = walk.next()? else { break };
         let entry = step.entry()?;
-        let rests_since = entry.settled_at.unwrap_or_default().max(step.position.at);
+        let rests_since = entry.acted_at.unwrap_or_default().max(step.position.at);
         if before.is_none_or(|before| rests_since < before) {
             found.push(SettledConflict { position: step.position, document: entry.document });
         }

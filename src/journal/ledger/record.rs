@@ -18,7 +18,7 @@ impl Encoder {
         self.byte(state_number(summary.state));
         self.byte(kind_number(summary.kind));
         self.number(summary.at.0);
-        self.time(summary.settled_at);
+        self.time(summary.acted_at);
         self.name(summary.name.as_ref());
         self.leaders(&summary.leaders);
         self.long_text(&summary.path.to_string());
@@ -36,7 +36,7 @@ impl Encoder {
         self.start();
         self.bytes(document.as_bytes());
         self.byte(kind_number(summary.kind));
-        self.time(summary.settled_at);
+        self.time(summary.acted_at);
         self.leaders(&summary.leaders);
         self.long_text(&summary.path.to_string());
         self.seal(CONFLICT_INDEX.name, key)
@@ -73,11 +73,11 @@ pub(in crate::journal) fn row<'a>(
     let state = state_of(state).ok_or_else(|| fields.damaged())?;
     let kind = kind_of(kind).ok_or_else(|| fields.damaged())?;
     let at = Timestamp(fields.number()?);
-    let settled_at = time(&mut fields)?;
+    let acted_at = time(&mut fields)?;
     let name = fields.name()?;
     let leaders = leaders(&mut fields)?.iter().copied().map(Origin::from_bytes).collect();
     let path = fields.long_text()?.parse().map_err(|_| fields.damaged())?;
-    Ok((ConflictSummary { name, path, kind, state, at, leaders, settled_at }, fields.rest()))
+    Ok((ConflictSummary { name, path, kind, state, at, leaders, acted_at }, fields.rest()))
 }
 
 /// A stored row with a copy of its bytes.
@@ -91,7 +91,7 @@ pub(in crate::journal) fn owned(key: &[u8], value: &[u8]) -> Result<LedgerRow, R
 pub(in crate::journal) struct IndexEntry<'a> {
     pub(in crate::journal) document: DocumentId,
     pub(super) kind: ConflictKind,
-    pub(super) settled_at: Option<Timestamp>,
+    pub(super) acted_at: Option<Timestamp>,
     leaders: &'a [[u8; 16]],
     /// A JSON pointer.
     pub(super) path: &'a str,
@@ -111,9 +111,9 @@ pub(in crate::journal) fn index_entry<'a>(
     let document = DocumentId::from_bytes(fields.array()?);
     let [kind] = fields.array()?;
     let kind = kind_of(kind).ok_or_else(|| fields.damaged())?;
-    let settled_at = time(&mut fields)?;
+    let acted_at = time(&mut fields)?;
     let leaders = leaders(&mut fields)?;
-    Ok(IndexEntry { document, kind, settled_at, leaders, path: fields.long_text()? })
+    Ok(IndexEntry { document, kind, acted_at, leaders, path: fields.long_text()? })
 }
 
 pub(in crate::journal) fn count(key: &[u8], value: &[u8]) -> Result<u64, ReadError> {
