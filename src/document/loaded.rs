@@ -1,6 +1,6 @@
 //! A document in an owner's memory: its CRDT, its ledger, and the row that reads are answered from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::{
@@ -162,19 +162,13 @@ impl Loaded {
 
     /// Has the rows of the ledger stored that changed.
     fn record(&mut self, outcome: &mut Outcome) {
-        let unsaved: BTreeMap<ConflictId, _> = self.ledger.unsaved().into_iter().collect();
-        if unsaved.is_empty() {
-            return;
+        for (id, row) in self.ledger.unsaved() {
+            let row = row.map(|(bytes, conflict)| LedgerRow {
+                summary: ConflictSummary::of(&conflict, self.name.clone()),
+                bytes: Bytes::from(bytes),
+            });
+            outcome.rows.push(Row::Conflict(self.id, id, row));
         }
-        for conflict in self.ledger.conflicts() {
-            if let Some(Some(bytes)) = unsaved.get(&conflict.id) {
-                let summary = ConflictSummary::of(conflict, self.name.clone());
-                let row = LedgerRow { summary, bytes: Bytes::copy_from_slice(bytes) };
-                outcome.rows.push(Row::Conflict(self.id, conflict.id, Some(row)));
-            }
-        }
-        let removed = unsaved.iter().filter(|(_, row)| row.is_none());
-        outcome.rows.extend(removed.map(|(id, _)| Row::Conflict(self.id, *id, None)));
     }
 
     /// Brings the row up to date with the document, and has it stored.
