@@ -2,6 +2,8 @@
 
 mod laws;
 
+mod forget;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
