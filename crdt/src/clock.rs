@@ -3,8 +3,50 @@
 //! It gives every event of one writer its own timestamp, in the order in which they happened, as
 //! close to the wall clock as that allows. The wall clock is an argument, and may stand still or
 //! run backwards.
+//!
+//! # Why timestamps may go back
+//!
+//! A node whose wall clock was ten years ahead has given timestamps of that time. When its clock
+//! is set right, or corrected (see [`judge`]), its hybrid clock must come back with it, or the node
+//! would go on winning every collision for ten years. So timestamps of one writer grow only as long
+//! as its clock is not found wrong. Nothing relies on more: timestamps decide between writes that
+//! do not know each other, and a later write of the same node to the same field supersedes the one
+//! before by causality, whatever their timestamps.
+
+mod verdict;
+
+use std::time::Duration;
 
 use crate::ids::Timestamp;
+
+pub use verdict::{Verdict, judge};
+
+/// How far one clock is ahead of another, in microseconds; negative if it is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ClockOffset(pub i64);
+
+impl ClockOffset {
+    /// Returns how far `one` is ahead of `other`.
+    #[must_use]
+    pub fn between(one: Timestamp, other: Timestamp) -> Self {
+        Self(i64::try_from(i128::from(one.0) - i128::from(other.0)).unwrap_or(i64::MAX))
+    }
+
+    /// Returns what a clock shows that is so much ahead of one that shows `wall`.
+    #[must_use]
+    pub fn add_to(self, wall: Timestamp) -> Timestamp {
+        Timestamp(wall.0.saturating_add_signed(self.0)).min(Timestamp::MAX)
+    }
+}
+
+/// What was measured of another wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeasuredClock {
+    /// How far it is ahead of the own one, give or take half the round trip.
+    pub offset: ClockOffset,
+    /// The round trip over which that was measured.
+    pub round_trip: Duration,
+}
 
 /// A hybrid logical clock: microseconds of the wall clock, advanced by one where that has not
 /// moved, and never behind what was seen.
@@ -35,6 +77,13 @@ impl HybridClock {
     pub fn observe(&mut self, seen: Timestamp, wall: Timestamp, skew: u64) {
         let furthest = Timestamp(wall.0.saturating_add(skew)).min(Timestamp::MAX);
         self.last = self.last.max(seen.min(furthest));
+    }
+
+    /// Comes back from a future that was wrong: later ticks are no more than `skew` microseconds
+    /// ahead of the wall clock, although earlier ones may have been.
+    pub fn reseat(&mut self, wall: Timestamp, skew: u64) {
+        let furthest = Timestamp(wall.0.saturating_add(skew)).min(Timestamp::MAX);
+        self.last = self.last.min(furthest);
     }
 }
 
@@ -88,6 +137,31 @@ mod tests {
         let mut clock = HybridClock::default();
         clock.observe(Timestamp(NOW + 20), Timestamp(NOW), 500_000);
         assert_eq!(clock.tick(Timestamp(NOW + 3)), Timestamp(NOW + 21));
+    }
+
+    #[test]
+    fn a_clock_that_was_ten_years_ahead_comes_back_as_far_as_the_skew() {
+        let mut clock = HybridClock::resume(Timestamp(NOW + TEN_YEARS));
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + TEN_YEARS + 1));
+        clock.reseat(Timestamp(NOW), 500_000);
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + 500_001));
+        assert_eq!(clock.tick(Timestamp(NOW + 600_000)), Timestamp(NOW + 600_000));
+    }
+
+    #[test]
+    fn a_clock_within_the_skew_keeps_its_place() {
+        let mut clock = HybridClock::resume(Timestamp(NOW + 400_000));
+        clock.reseat(Timestamp(NOW), 500_000);
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + 400_001));
+    }
+
+    #[test]
+    fn an_offset_takes_one_clock_to_the_other() {
+        let (here, there) = (Timestamp(NOW), Timestamp(NOW - TEN_YEARS));
+        assert_eq!(ClockOffset::between(there, here).add_to(here), there);
+        assert_eq!(ClockOffset::between(here, there).add_to(there), here);
+        assert_eq!(ClockOffset(i64::MIN).add_to(here), Timestamp(0));
+        assert_eq!(ClockOffset(i64::MAX).add_to(here), Timestamp::MAX);
     }
 
     #[test]

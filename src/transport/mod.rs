@@ -109,6 +109,11 @@ impl TransportSettings {
 pub struct TransportHooks {
     /// Moves the node's hybrid clock up to a peer's timestamp, as far as the allowed skew.
     pub observe_clock: Arc<dyn Fn(Timestamp) + Send + Sync>,
+    /// Reads the wall clock.
+    pub wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Told several times a second what is known of the peers, with the monotonic clock of the
+    /// process, so that the node can judge its own wall clock by theirs.
+    pub judge_clock: Arc<dyn Fn(&[PeerStatus], Duration) + Send + Sync>,
     /// Told that the journal has taken a new origin, before replication goes on.
     pub origin_renewed: Arc<dyn Fn(&Identity) + Send + Sync>,
     /// Serves offline-first clients; without it they are refused.

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use anabranch::replication::{
-    Effect, Input, LinkId, Now, Replication, ReplicationSettings, Ticket,
+    Effect, Input, LinkId, Now, PeerStatus, Replication, ReplicationSettings, Ticket,
 };
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{DocumentId, Origin, RegionName, Sequence, Timestamp};
@@ -229,11 +229,22 @@ impl World {
             let other = self.regions.iter().position(|region| *region == peer.region);
             let joined =
                 other.is_some_and(|other| self.plan.topology.joins(node, other, self.plan.nodes));
-            let level = peer.entries_behind == 0
+            let true_clock = other.is_none_or(|other| self.is_measured_rightly(node, other, peer));
+            let level = true_clock
+                && peer.entries_behind == 0
                 && peer.seconds_behind == 0.0
                 && peer.entries_missing == 0
                 && peer.connected;
             level || !joined || other == self.absent
+        })
+    }
+
+    /// Tells whether a node knows a peer's clock as well as it must: to half the round trip.
+    fn is_measured_rightly(&self, node: usize, other: usize, peer: &PeerStatus) -> bool {
+        peer.clock.is_some_and(|clock| {
+            let truth = self.skews[other] - self.skews[node];
+            let error = clock.round_trip / 2 + Duration::from_micros(2);
+            u128::from(clock.offset.0.abs_diff(truth)) <= error.as_micros()
         })
     }
 
