@@ -125,7 +125,7 @@ pub enum Effect {
         /// Its region.
         region: RegionName,
     },
-    /// Move the node's hybrid clock up to a peer's, as far as the allowed skew.
+    /// Move the node's hybrid clock up to a peer's, if that is within the allowed skew.
     ObserveClock {
         /// The peer's timestamp.
         seen: Timestamp,

@@ -107,7 +107,7 @@ impl TransportSettings {
 /// function may block.
 #[derive(Clone)]
 pub struct TransportHooks {
-    /// Moves the node's hybrid clock up to a peer's timestamp, as far as the allowed skew.
+    /// Moves the node's hybrid clock up to a peer's timestamp, if that is within the allowed skew.
     pub observe_clock: Arc<dyn Fn(Timestamp) + Send + Sync>,
     /// Reads the wall clock.
     pub wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
