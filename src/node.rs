@@ -140,11 +140,12 @@ impl NodeBuilder {
             let message = format!("{}: cannot be created: {error}", directory.display());
             Error::new(ErrorKind::Unavailable, "data_unavailable", message).with_source(error)
         })?;
+        let region = self.settings.region.clone();
         let options = JournalOptions {
             cluster: self.settings.cluster,
             region: self.settings.region.clone(),
             cache_bytes: page_cache(self.settings.limits.cache_bytes),
-            new_origin: Box::new(|| Origin(Uuid::new_v4())),
+            new_origin: Box::new(move || Origin::of_region(&region, *Uuid::new_v4().as_bytes())),
             publish: Box::new(move |batch| {
                 doorbell.committed(batch);
                 commits.committed(batch);

@@ -6,6 +6,7 @@
 //! saved and loaded again, because automerge accepts some changes whose documents it cannot load.
 
 use anabranch_crdt::document::{Admitted, ApplyError, ChangeSummary, Document, inspect};
+use anabranch_crdt::message::Act;
 use bytes::Bytes;
 
 use super::loaded::{Loaded, Outcome, Scene, damaged};
@@ -29,8 +30,10 @@ pub(super) fn admit(
         return Ok(((), Outcome::default()));
     }
     let at = scene.clock.tick();
-    let admitted: Vec<_> =
-        new.iter().map(|(_, change)| Admitted { change: change.clone(), at }).collect();
+    let admitted: Vec<_> = new
+        .iter()
+        .map(|(_, change)| Admitted { change: change.clone(), at, by: Some(scene.origin) })
+        .collect();
     rehearse(loaded, scene, &admitted)?;
     let applied = loaded.document.apply(&admitted).map_err(|error| damaged(loaded.id, error))?;
     let mut outcome = Outcome::default();
@@ -54,6 +57,10 @@ fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
     if summary.operations > MAX_CHANGE_OPERATIONS {
         let message = format!("a change has at most {MAX_CHANGE_OPERATIONS} operations");
         return Err(Error::new(ErrorKind::TooLarge, "change_too_large", message));
+    }
+    if summary.message.act == Act::Policy {
+        let message = "only leaders make the changes that a policy calls for";
+        return Err(Error::new(ErrorKind::Invalid, "change_refused", message));
     }
     let leader = |origin| scene.journal.region_of(origin).is_some();
     if summary.writer.is_none_or(leader) {

@@ -8,6 +8,7 @@ use anabranch_crdt::document::{
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, Timestamp};
 use anabranch_crdt::json;
+use anabranch_crdt::message::Message;
 use anabranch_crdt::policy::Policies;
 use bytes::Bytes;
 use serde_json::Value;
@@ -52,7 +53,7 @@ pub(super) struct Scene<'a> {
 
 impl Scene<'_> {
     /// Names the writer of a change that is made now.
-    pub(super) fn author(&self, message: Option<String>) -> Author {
+    pub(super) fn author(&self, message: Message) -> Author {
         Author { origin: self.origin, at: self.clock.tick(), message }
     }
 }
@@ -255,7 +256,11 @@ impl Loaded {
 }
 
 fn admitted(entries: &[Entry]) -> Vec<Admitted> {
-    let admitted = |entry: &Entry| Admitted { change: entry.change.clone(), at: entry.admitted };
+    let admitted = |entry: &Entry| Admitted {
+        change: entry.change.clone(),
+        at: entry.admitted,
+        by: Some(entry.origin),
+    };
     entries.iter().map(admitted).collect()
 }
 

@@ -29,7 +29,7 @@ use anabranch_crdt::conflict::{Conflict, ConflictId, ConflictState};
 use anabranch_crdt::document::Change;
 use anabranch_crdt::edit::Edit;
 use anabranch_crdt::ids::{
-    ChangeHash, CollectionName, DocumentId, DocumentName, Origin, RegionName,
+    AuthorName, ChangeHash, CollectionName, DocumentId, DocumentName, Origin, RegionName,
 };
 use anabranch_crdt::policy::Policies;
 use anabranch_crdt::version::VersionVector;
@@ -236,7 +236,8 @@ impl Documents {
         }
     }
 
-    /// Writes a document, and returns once the write is durable here.
+    /// Writes a document, and returns once the write is durable here. The author is kept in the
+    /// change.
     ///
     /// # Errors
     /// `Invalid`, `NotFound` (a patch of what does not exist), `Precondition`, `TooLarge`,
@@ -248,10 +249,11 @@ impl Documents {
         &self,
         name: DocumentName,
         write: Write,
+        author: Option<AuthorName>,
         precondition: Precondition,
     ) -> Result<Written, Error> {
         let id = DocumentId::from(&name);
-        let ask = |reply| Request::Write { name, write, precondition, reply };
+        let ask = |reply| Request::Write { name, write, author, precondition, reply };
         let ((document, created), position) = self.ask(id, ask).await?;
         Ok(Written { document, created, position })
     }
@@ -294,10 +296,12 @@ impl Documents {
         id: ConflictId,
         resolution: Resolution,
         note: Option<String>,
+        author: Option<AuthorName>,
     ) -> Result<(NamedConflict, Written), Error> {
         let document = self.setting.journal.conflict_document(id)?;
         let document = document.ok_or_else(|| resolve::not_found(id))?;
-        let ask = |reply| Request::Resolve { document, conflict: id, resolution, note, reply };
+        let ask =
+            |reply| Request::Resolve { document, conflict: id, resolution, note, author, reply };
         let (resolved, position) = self.ask(document, ask).await?;
         let conflict = NamedConflict { name: resolved.name, conflict: resolved.conflict };
         Ok((conflict, Written { document: resolved.document, created: false, position }))

@@ -39,7 +39,7 @@ impl Fixture {
         let journal = Journal::open(directory.path(), options).unwrap();
         let region: RegionName = region.parse().unwrap();
         journal.name_origin(journal.identity().origin, &region);
-        let lww = Policies { default: Policy::Lww, paths: Vec::new() };
+        let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
         let setting = Setting {
             region,
             collections: BTreeMap::from([("latest".parse().unwrap(), lww)]),
@@ -61,11 +61,11 @@ impl Fixture {
     }
 
     async fn put(&self, name: &str, value: Value) -> Result<Written, Error> {
-        self.documents.write(at(name), Write::Put(value), Precondition::None).await
+        self.documents.write(at(name), Write::Put(value), None, Precondition::None).await
     }
 
     async fn patch(&self, name: &str, patch: Value) -> Result<Written, Error> {
-        self.documents.write(at(name), Write::MergePatch(patch), Precondition::None).await
+        self.documents.write(at(name), Write::MergePatch(patch), None, Precondition::None).await
     }
 
     async fn json(&self, name: &str) -> Value {
@@ -136,7 +136,8 @@ async fn what_is_written_is_read_back_also_after_a_restart() {
     let mut expected = value;
     expected["title"] = json!("two");
     assert_eq!(node.json("notes/a").await, expected);
-    let deleted = node.documents.write(at("notes/a"), Write::Delete, Precondition::None).await;
+    let deleted =
+        node.documents.write(at("notes/a"), Write::Delete, None, Precondition::None).await;
     assert_eq!(deleted.unwrap().document, None);
     assert_eq!(node.json("notes/a").await, Value::Null);
     assert_eq!(code(node.patch("notes/a", json!({"title": "x"})).await), "document_not_found");
@@ -149,7 +150,8 @@ async fn preconditions_hold_writers_apart() {
     let node = Fixture::new("us-east");
     let create = || Precondition::NoneMatch(Vec::new());
     let name = at("notes/a");
-    let put = |value, condition| node.documents.write(name.clone(), Write::Put(value), condition);
+    let put =
+        |value, condition| node.documents.write(name.clone(), Write::Put(value), None, condition);
     let first = put(json!({"v": 1}), create()).await.unwrap().document.unwrap();
     assert_eq!(code(put(json!({"v": 2}), create()).await), "precondition_failed");
     let held = Precondition::Match(vec![first.digest]);
@@ -168,7 +170,7 @@ async fn limits_are_enforced_and_leave_the_document_as_it_was() {
     let deep = json!({"a": {"b": {"c": {"d": 1}}}});
     assert_eq!(code(node.patch("notes/a", deep).await), "too_deep");
     let edits = Write::Edits(vec![Edit::Remove { path: "/nope".parse().unwrap() }]);
-    let unfit = node.documents.write(at("notes/a"), edits, Precondition::None).await;
+    let unfit = node.documents.write(at("notes/a"), edits, None, Precondition::None).await;
     assert_eq!(code(unfit), "unfit_edit");
     assert_eq!(code(node.put("notes/a", json!([1])).await), "not_an_object");
     assert_eq!(node.json("notes/a").await, json!({"v": "x"}));
@@ -209,13 +211,13 @@ async fn two_regions_become_equal_and_list_what_collided() {
 
     let id = conflict.conflict.id;
     let wrong = Resolution::Take("nobody".into());
-    assert_eq!(code(us.documents.resolve(id, wrong, None).await), "unknown_candidate");
+    assert_eq!(code(us.documents.resolve(id, wrong, None, None).await), "unknown_candidate");
     let take = conflict.conflict.candidates[0].clone();
     let note = Some("agreed on the phone".to_owned());
-    let resolved = us.documents.resolve(id, Resolution::Take(take.id), note.clone()).await;
+    let resolved = us.documents.resolve(id, Resolution::Take(take.id), note.clone(), None).await;
     let (resolved, _) = resolved.unwrap();
     assert_eq!(resolved.conflict.state, ConflictState::Resolved);
-    let twice = us.documents.resolve(id, Resolution::Value(json!(1)), None).await;
+    let twice = us.documents.resolve(id, Resolution::Value(json!(1)), None, None).await;
     assert_eq!(code(twice), "already_resolved");
     us.send_to(&eu).await;
     assert_eq!(eu.json("notes/a").await["title"], take.value.unwrap());
@@ -260,7 +262,7 @@ async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
     for NamedConflict { conflict, .. } in found {
         assert_eq!(conflict.state, ConflictState::AutoResolved);
         let take = Resolution::Take(conflict.candidates[conflict.winner.unwrap()].id.clone());
-        us.documents.resolve(conflict.id, take, None).await.unwrap();
+        us.documents.resolve(conflict.id, take, None, None).await.unwrap();
     }
     us.send_to(&eu).await;
     for node in [&us, &eu] {
@@ -305,7 +307,11 @@ async fn an_entry_that_cannot_be_applied_is_set_aside_and_everything_else_goes_o
     let origin = Origin(Uuid::new_v4());
     let name = at("notes/a");
     let mut replica = Replica::new();
-    let author = |at| Author { origin, at: Timestamp(at), message: None };
+    let author = |at| Author {
+        origin,
+        at: Timestamp(at),
+        message: anabranch_crdt::message::Message::default(),
+    };
     let edit = |text: &str| [Edit::Set { path: "/t".parse().unwrap(), value: json!(text) }];
     let policies = Policies::default();
     let one = replica.edit(&edit("one"), &author(1), &policies).unwrap().unwrap();
@@ -339,13 +345,18 @@ async fn changes_of_a_client_are_admitted_once_and_checked() {
     let known = node.documents.changes_since(at("notes/a"), Vec::new()).await.unwrap();
     let mut replica = Replica::new();
     let admitted = |change: &Change| anabranch_crdt::document::Admitted {
+        by: None,
         change: change.bytes.clone(),
         at: Timestamp::MAX,
     };
     replica.apply(&known.iter().map(admitted).collect::<Vec<_>>()).unwrap();
     let edits = [Edit::Set { path: "/title".parse().unwrap(), value: json!("offline") }];
     let write = |replica: &mut Replica, origin| {
-        let author = Author { origin, at: Timestamp(1_700_000_000_000_001), message: None };
+        let author = Author {
+            origin,
+            at: Timestamp(1_700_000_000_000_001),
+            message: anabranch_crdt::message::Message::default(),
+        };
         replica.edit(&edits, &author, &Policies::default()).unwrap().unwrap().bytes
     };
     let forged = write(&mut replica.clone(), node.journal.identity().origin);

@@ -13,11 +13,10 @@ use automerge::legacy::{Op, OpType};
 use automerge::{Automerge, ChangeHash, ObjType, ScalarValue};
 
 use super::register::{Places, Register, operation_name, register_in};
-use super::{Admitted, ApplyError, Clamps, Document, advance, effective, guarded, parse};
-use super::{resolutions, writer};
-use crate::clock;
+use super::{Admissions, Admitted, ApplyError, Document, advance, guarded, parse, writer};
 use crate::conflict::ConflictId;
 use crate::ids::{Origin, Timestamp};
+use crate::message::{self, Message};
 
 /// What became of a batch of changes.
 #[derive(Debug, Default)]
@@ -91,9 +90,9 @@ pub(super) fn apply(document: &mut Document, batch: &[Admitted]) -> Result<Appli
     guarded(|| document.doc.apply_changes(changes.iter().cloned()))?
         .map_err(|error| ApplyError::Unfit(error.to_string()))?;
     for (change, admitted) in parsed.iter().zip(batch) {
-        clamp(&mut document.clamps, change, admitted.at);
+        document.admissions.note(change, admitted.at, admitted.by);
     }
-    let pairs = concurrent.pairs(&document.doc, &document.clamps, &changes);
+    let pairs = concurrent.pairs(&document.doc, &document.admissions, &changes);
     let settled = changes.iter().filter_map(settles).collect();
     Ok(Applied { new: order, waiting, collisions: Collisions { pairs, settled } })
 }
@@ -127,15 +126,8 @@ fn causal_order(doc: &Automerge, parsed: &[automerge::Change]) -> (Vec<usize>, V
     }
 }
 
-fn clamp(clamps: &mut Clamps, change: &automerge::Change, admitted: Timestamp) {
-    if clock::normalise(change.timestamp()) > admitted {
-        let at = clamps.entry(change.hash()).or_insert(admitted);
-        *at = admitted.min(*at);
-    }
-}
-
 fn settles(change: &automerge::Change) -> Option<(ConflictId, ChangeHash)> {
-    let id = resolutions::settled_conflict(change.message()?)?;
+    let id = Message::read(change.message()).act.conflict()?;
     Some((id, change.hash()))
 }
 
@@ -200,14 +192,14 @@ impl Concurrent {
     fn pairs(
         &self,
         doc: &Automerge,
-        clamps: &Clamps,
+        admissions: &Admissions,
         batch: &[automerge::Change],
     ) -> Vec<(Touch, Touch)> {
         if !self.any {
             return Vec::new();
         }
         let mut places = Places::new(doc);
-        let mut touches = |change: &automerge::Change| touches(&mut places, clamps, change);
+        let mut touches = |change: &automerge::Change| touches(&mut places, admissions, change);
         let stored: Vec<Index> = self
             .groups
             .iter()
@@ -324,11 +316,15 @@ fn differ(one: &Touch, other: &Touch) -> bool {
     }
 }
 
-fn touches(places: &mut Places<'_>, clamps: &Clamps, change: &automerge::Change) -> Vec<Located> {
-    if change.message().is_some_and(resolutions::is_resolution) {
+fn touches(
+    places: &mut Places<'_>,
+    admissions: &Admissions,
+    change: &automerge::Change,
+) -> Vec<Located> {
+    if change.message().is_some_and(|text| message::is_policy(text)) {
         return Vec::new();
     }
-    let at = effective(clamps, &change.hash(), change.timestamp());
+    let at = admissions.effective(&change.hash(), change.timestamp());
     let decoded = change.decode();
     let mut inserted_into = BTreeSet::new();
     let mut touches = Vec::new();

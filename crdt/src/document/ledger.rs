@@ -14,10 +14,11 @@ use uuid::Uuid;
 use super::collisions::{Action, Collisions, Touch};
 use super::register::{Register, Step, object_name, path_at, path_now, slots_in};
 use super::view::{View, scalar_json};
-use super::{Document, resolutions, writer};
+use super::{Document, writer};
 use crate::conflict::{Candidate, Conflict, ConflictId, ConflictKind, ConflictState, Settlement};
 use crate::edit::Path;
 use crate::ids::{ChangeHash, DocumentId, Origin, Timestamp};
+use crate::message::Message;
 use crate::policy::{Policies, Policy};
 
 mod stored;
@@ -263,7 +264,7 @@ impl Row {
 }
 
 fn decide(row: &Row, document: &Document, id: DocumentId, policies: &Policies) -> Conflict {
-    let view = View::new(&document.doc, policies, &document.clamps);
+    let view = View::new(&document.doc, policies, &document.admissions);
     let path = row.path(document);
     let slots = slots_in(&document.doc, &view, &row.register, &path);
     let policy = policies.of(&path);
@@ -279,10 +280,13 @@ fn decide(row: &Row, document: &Document, id: DocumentId, policies: &Policies) -
         document: id,
         path,
         kind: kind(&candidates),
+        base: None,
         policy,
+        version: policies.version(),
         winner: winner.map(|(index, _)| index).filter(|_| state != ConflictState::Resolved),
         candidates: candidates.iter().map(|(operation, m)| candidate(operation, m)).collect(),
         settled: row.settlement().cloned(),
+        acts: row.settlement().into_iter().cloned().collect(),
         state,
     }
 }
@@ -296,15 +300,17 @@ fn rank<'a>(
 ) -> (u8, Timestamp, Origin, (u64, &'a str)) {
     let class = match (member.what, policy) {
         (What::Removed, _) => 3,
-        (What::Deleted, Policy::Auto) => 1,
+        (What::Deleted, Policy::Auto | Policy::Manual) => 1,
         (What::Increment, _) => 0,
         (_, _) => 2,
     };
     let (counter, actor) = operation.split_once('@').unwrap_or_default();
     let order = (counter.parse().unwrap_or_default(), actor);
     match policy {
-        Policy::Auto => (class, Timestamp::default(), Origin::from_bytes([0; 16]), order),
-        Policy::Lww => (class, member.at, member.writer, order),
+        Policy::Auto | Policy::Manual => {
+            (class, Timestamp::default(), Origin::from_bytes([0; 16]), order)
+        }
+        _ => (class, member.at, member.writer, order),
     }
 }
 
@@ -354,6 +360,8 @@ fn candidate(operation: &str, member: &Member) -> Candidate {
         id: operation.to_owned(),
         value: member.value.clone(),
         origin: member.writer,
+        leader: member.writer,
+        author: None,
         at: member.at,
         change: member.change,
     }
@@ -411,11 +419,16 @@ fn hydrated_json(content: &hydrate::Value) -> Value {
 
 fn settlement(document: &Document, change: automerge::ChangeHash) -> Option<Settlement> {
     let meta = document.doc.get_change_meta_by_hash(&change)?;
+    let message = Message::read(meta.message.as_deref());
+    let origin = writer(&meta.actor);
     Some(Settlement {
-        origin: writer(&meta.actor),
-        at: document.effective(&change, meta.timestamp),
+        act: message.act,
+        origin,
+        leader: document.admissions.leader(&change, origin),
+        author: message.author,
+        at: document.admissions.effective(&change, meta.timestamp),
         change: ChangeHash(change.0),
-        note: resolutions::settled_note(meta.message.as_deref().unwrap_or_default()),
+        note: message.note,
     })
 }
 

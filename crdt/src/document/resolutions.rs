@@ -17,9 +17,10 @@ use super::ledger::{Ledger, Row};
 use super::register::{Step, object_name, slots_in};
 use super::view::{Slot, View};
 use super::{ApplyError, Change, Document, guarded, stored, writer};
-use crate::conflict::{Conflict, ConflictId};
+use crate::conflict::Conflict;
 use crate::ids::Origin;
-use crate::policy::{Policies, Policy};
+use crate::message::{Act, Message};
+use crate::policy::Policies;
 
 impl Document {
     /// Makes and applies the changes that `lww` calls for after a batch was absorbed and decided.
@@ -53,8 +54,8 @@ impl Document {
         row: &Row,
         policies: &Policies,
     ) -> Option<(automerge::Change, BTreeSet<Origin>)> {
-        let conflict = row.conflict.as_ref().filter(|c| c.policy == Policy::Lww)?;
-        let view = View::new(&self.doc, policies, &self.clamps);
+        let conflict = row.conflict.as_ref().filter(|c| c.policy.chooses())?;
+        let view = View::new(&self.doc, policies, &self.admissions);
         let slots = slots_in(&self.doc, &view, &row.register, &conflict.path);
         let winner = winning_operation(&view, conflict, &slots)?;
         let losers: Vec<&Slot> = slots.iter().filter(|slot| loses(slot, &winner)).collect();
@@ -85,7 +86,7 @@ impl Document {
             seq: 1,
             start_op: NonZeroU64::new(start)?,
             time: i64::try_from(winner.at.0).ok()?,
-            message: Some(RESOLUTION_MESSAGE.to_owned()),
+            message: Message::of(Act::Policy).text(),
             deps: deps.into_iter().collect(),
             extra_bytes: Vec::new(),
             author: None,
@@ -178,35 +179,6 @@ fn parse_operation(name: &str) -> Option<OpId> {
     let (counter, actor) = name.split_once('@')?;
     Some(OpId::new(counter.parse().ok()?, &ActorId::try_from(actor).ok()?))
 }
-
-/// Tells whether a change with this message was made by `lww`.
-pub(super) fn is_resolution(message: &str) -> bool {
-    message == RESOLUTION_MESSAGE
-}
-
-/// Returns the message of the change by which somebody settles a conflict.
-#[must_use]
-pub fn settling_message(conflict: ConflictId, note: Option<&str>) -> String {
-    match note {
-        Some(note) => format!("{SETTLING_PREFIX}{conflict} {note}"),
-        None => format!("{SETTLING_PREFIX}{conflict}"),
-    }
-}
-
-/// Returns the conflict that a change with this message settles.
-pub(super) fn settled_conflict(message: &str) -> Option<ConflictId> {
-    let rest = message.strip_prefix(SETTLING_PREFIX)?;
-    rest.split(' ').next()?.parse().ok()
-}
-
-/// Returns the note of a change that settles a conflict.
-pub(super) fn settled_note(message: &str) -> Option<String> {
-    let (_, note) = message.strip_prefix(SETTLING_PREFIX)?.split_once(' ')?;
-    Some(note.to_owned())
-}
-
-const RESOLUTION_MESSAGE: &str = "anabranch:lww";
-const SETTLING_PREFIX: &str = "anabranch:resolve ";
 
 /// The UUID namespace of the writers of resolutions; it never changes, because hashes follow
 /// from it.

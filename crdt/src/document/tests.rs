@@ -35,7 +35,7 @@ impl Region {
         }
     }
 
-    fn author(&mut self, message: Option<String>) -> Author {
+    fn author(&mut self, message: Message) -> Author {
         self.now += 10;
         Author { origin: self.origin, at: Timestamp(self.now), message }
     }
@@ -46,10 +46,10 @@ impl Region {
     }
 
     fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
-        self.edit_with(edits, None)
+        self.edit_with(edits, Message::default())
     }
 
-    fn edit_with(&mut self, edits: &[Edit], message: Option<String>) -> Result<(), EditError> {
+    fn edit_with(&mut self, edits: &[Edit], message: Message) -> Result<(), EditError> {
         let author = self.author(message);
         let change = self.document.edit(edits, &author, &self.policies)?;
         self.keep(change, author.at);
@@ -73,14 +73,19 @@ impl Region {
     }
 
     fn delete(&mut self) -> &mut Self {
-        let author = self.author(None);
+        let author = self.author(Message::default());
         let change = self.document.delete(&author);
         self.keep(change, author.at);
         self
     }
 
     fn keep(&mut self, change: Option<Change>, at: Timestamp) {
-        self.log.extend(change.map(|change| Admitted { change: change.bytes, at }));
+        let origin = self.origin;
+        self.log.extend(change.map(|change| Admitted {
+            change: change.bytes,
+            at,
+            by: Some(origin),
+        }));
     }
 
     fn decide(&mut self, collisions: &Collisions) {
@@ -129,7 +134,7 @@ fn exchange(regions: &mut [Region]) {
 }
 
 fn pair(policy: Policy) -> [Region; 2] {
-    let policies = Policies { default: policy, paths: Vec::new() };
+    let policies = Policies::new(policy, Vec::new(), Vec::new());
     [Region::new(1, &policies), Region::new(2, &policies)]
 }
 
@@ -350,8 +355,9 @@ fn settling_a_conflict_closes_it_everywhere() {
     regions[1].set("/title", json!("three"));
     exchange(&mut regions);
     let id = regions[0].conflicts()[0].id;
-    let message = settling_message(id, Some("asked the author"));
-    regions[0].edit_with(&[set("/title", json!("two"))], Some(message)).unwrap();
+    let note = Some("asked the author".to_owned());
+    let message = Message { act: crate::message::Act::Resolve(id), author: None, note };
+    regions[0].edit_with(&[set("/title", json!("two"))], message).unwrap();
     let change = regions[0].log.last().unwrap().clone();
     let mut again = regions[0].document.clone();
     again.apply(&[change]).unwrap();
@@ -470,7 +476,7 @@ proptest! {
         batch in 1..5_usize,
     ) {
         let policy = if lww { Policy::Lww } else { Policy::Auto };
-        let policies = Policies { default: policy, paths: Vec::new() };
+        let policies = Policies::new(policy, Vec::new(), Vec::new());
         let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
         steps.iter().for_each(|step| run(&mut regions, step));
         exchange(&mut regions);

@@ -11,7 +11,7 @@ use automerge::{
 };
 use serde_json::{Map, Number, Value as Json};
 
-use super::{Clamps, effective, writer};
+use super::{Admissions, writer};
 use crate::edit::Path;
 use crate::ids::{Origin, Timestamp};
 use crate::policy::{Policies, Policy};
@@ -65,12 +65,12 @@ impl Held {
 pub(super) struct View<'a, D> {
     doc: &'a D,
     policies: &'a Policies,
-    clamps: &'a Clamps,
+    admissions: &'a Admissions,
 }
 
 impl<'a, D: Replica> View<'a, D> {
-    pub(super) fn new(doc: &'a D, policies: &'a Policies, clamps: &'a Clamps) -> Self {
-        Self { doc, policies, clamps }
+    pub(super) fn new(doc: &'a D, policies: &'a Policies, admissions: &'a Admissions) -> Self {
+        Self { doc, policies, admissions }
     }
 
     /// Returns the whole document.
@@ -93,8 +93,8 @@ impl<'a, D: Replica> View<'a, D> {
             return slots.first();
         }
         match self.policies.of(&Path::from(path.to_vec())) {
-            Policy::Auto => slots.last(),
-            Policy::Lww => slots.iter().max_by_key(|slot| self.rank(&slot.operation)),
+            Policy::Auto | Policy::Manual => slots.last(),
+            _ => slots.iter().max_by_key(|slot| self.rank(&slot.operation)),
         }
     }
 
@@ -127,7 +127,7 @@ impl<'a, D: Replica> View<'a, D> {
         let change = self.doc.change_of(operation);
         let change = change.and_then(|hash| self.doc.get_change_by_hash(&hash));
         let at = change.map_or(Timestamp::MAX, |change| {
-            effective(self.clamps, &change.hash(), change.timestamp())
+            self.admissions.effective(&change.hash(), change.timestamp())
         });
         (at, origin, counter)
     }

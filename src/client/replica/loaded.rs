@@ -263,7 +263,7 @@ impl Loaded {
 /// A change that a node has admitted. A client is not told when; the policies of the leader,
 /// which knows, decide what its own clock may claim.
 fn admitted(change: Bytes) -> Admitted {
-    Admitted { change, at: Timestamp::MAX }
+    Admitted { change, at: Timestamp::MAX, by: None }
 }
 
 /// Refuses at once what no leader would admit.

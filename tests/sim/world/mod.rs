@@ -1,5 +1,6 @@
 //! One run: virtual time, nodes, clients and faults, all drawn from one seed.
 
+mod clocks;
 mod faults;
 mod links;
 
@@ -8,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use anabranch::replication::{
-    Effect, Input, LinkId, Now, PeerStatus, Replication, ReplicationSettings, Ticket,
+    Effect, Input, LinkId, Now, Replication, ReplicationSettings, Ticket,
 };
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{DocumentId, Origin, RegionName, Sequence, Timestamp};
@@ -153,6 +154,7 @@ impl World {
             assert!(self.now < deadline, "no convergence after healing: {}", self.differences());
             self.run_until(self.now + self.plan.interval / 2);
         }
+        self.judge_clocks();
         let absent = self.absent.map(|node| self.disks.remove(node));
         self.oracle.judge(&self.disks, absent.as_deref());
         self.report.healed_in = self.now - healed_at;
@@ -236,15 +238,6 @@ impl World {
                 && peer.entries_missing == 0
                 && peer.connected;
             level || !joined || other == self.absent
-        })
-    }
-
-    /// Tells whether a node knows a peer's clock as well as it must: to half the round trip.
-    fn is_measured_rightly(&self, node: usize, other: usize, peer: &PeerStatus) -> bool {
-        peer.clock.is_some_and(|clock| {
-            let truth = self.skews[other] - self.skews[node];
-            let error = clock.round_trip / 2 + Duration::from_micros(2);
-            u128::from(clock.offset.0.abs_diff(truth)) <= error.as_micros()
         })
     }
 

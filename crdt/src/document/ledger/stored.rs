@@ -10,6 +10,8 @@ use super::{Member, Register, Row, Step, What};
 use crate::conflict::{Candidate, Conflict, ConflictKind, ConflictState, Settlement};
 use crate::edit::Path;
 use crate::ids::{ChangeHash, DocumentId, Origin, Timestamp};
+use crate::message::Act;
+use crate::policy::PolicyVersion;
 
 /// A stored row of the ledger that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -170,6 +172,9 @@ fn store_settlement(settlement: &Settlement) -> StoredSettlement {
 
 fn load_settlement(stored: &StoredSettlement) -> Result<Settlement, StoredConflictError> {
     Ok(Settlement {
+        act: Act::Write,
+        leader: Origin(stored.origin),
+        author: None,
         origin: Origin(stored.origin),
         at: Timestamp(stored.at),
         change: load_hash(&stored.change)?,
@@ -197,6 +202,9 @@ fn load_conflict(
 ) -> Result<Conflict, StoredConflictError> {
     let candidates: Result<Vec<_>, _> = stored.candidates.iter().map(load_candidate).collect();
     Ok(Conflict {
+        base: None,
+        version: PolicyVersion::default(),
+        acts: Vec::new(),
         id: stored.id.parse().map_err(|_| StoredConflictError::field("id"))?,
         document: DocumentId(stored.document),
         path: Path::from(stored.path),
@@ -221,6 +229,8 @@ fn store_candidate(candidate: &Candidate) -> StoredCandidate {
 
 fn load_candidate(stored: &StoredCandidate) -> Result<Candidate, StoredConflictError> {
     Ok(Candidate {
+        leader: Origin(stored.origin),
+        author: None,
         id: stored.id.clone(),
         value: stored.value.clone(),
         origin: Origin(stored.origin),
