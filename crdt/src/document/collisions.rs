@@ -34,25 +34,28 @@ pub struct Applied {
 pub struct Collisions {
     pub(super) pairs: Vec<(Touch, Touch)>,
     pub(super) settled: Vec<(ConflictId, ChangeHash)>,
+    /// Changes of which an earlier admission was heard of than the one that counted.
+    pub(super) readmitted: BTreeSet<ChangeHash>,
 }
 
 impl Collisions {
     /// What an edit of this node tells the ledger when it settles a conflict.
     #[must_use]
     pub fn settling(conflict: ConflictId, change: crate::ids::ChangeHash) -> Self {
-        Self { pairs: Vec::new(), settled: vec![(conflict, ChangeHash(change.0))] }
+        Self { settled: vec![(conflict, ChangeHash(change.0))], ..Self::default() }
     }
 
     /// Adds what a later batch collided with.
     pub fn extend(&mut self, later: Self) {
         self.pairs.extend(later.pairs);
         self.settled.extend(later.settled);
+        self.readmitted.extend(later.readmitted);
     }
 
     /// Tells whether the ledger has nothing to learn.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.settled.is_empty()
+        self.pairs.is_empty() && self.settled.is_empty() && self.readmitted.is_empty()
     }
 }
 
@@ -89,12 +92,15 @@ pub(super) fn apply(document: &mut Document, batch: &[Admitted]) -> Result<Appli
     let concurrent = Concurrent::find(&document.doc, &changes);
     guarded(|| document.doc.apply_changes(changes.iter().cloned()))?
         .map_err(|error| ApplyError::Unfit(error.to_string()))?;
+    let mut readmitted = BTreeSet::new();
     for (change, admitted) in parsed.iter().zip(batch) {
-        document.admissions.note(change, admitted.at, admitted.by);
+        if document.admissions.note(change, admitted.at, admitted.by) {
+            readmitted.insert(change.hash());
+        }
     }
     let pairs = concurrent.pairs(&document.doc, &document.admissions, &changes);
     let settled = changes.iter().filter_map(settles).collect();
-    Ok(Applied { new: order, waiting, collisions: Collisions { pairs, settled } })
+    Ok(Applied { new: order, waiting, collisions: Collisions { pairs, settled, readmitted } })
 }
 
 /// Sorts new changes so that each follows its dependencies; the second list waits for more.
