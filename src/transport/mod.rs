@@ -103,6 +103,9 @@ impl TransportSettings {
     }
 }
 
+/// Takes what is known of the peers, and the monotonic clock of the process.
+pub type JudgeClock = dyn Fn(&[PeerStatus], Duration) + Send + Sync;
+
 /// What the transport asks of the rest of the node. It calls from its own tasks, so neither
 /// function may block.
 #[derive(Clone)]
@@ -113,7 +116,7 @@ pub struct TransportHooks {
     pub wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// Told several times a second what is known of the peers, with the monotonic clock of the
     /// process, so that the node can judge its own wall clock by theirs.
-    pub judge_clock: Arc<dyn Fn(&[PeerStatus], Duration) + Send + Sync>,
+    pub judge_clock: Arc<JudgeClock>,
     /// Told that the journal has taken a new origin, before replication goes on.
     pub origin_renewed: Arc<dyn Fn(&Identity) + Send + Sync>,
     /// Serves offline-first clients; without it they are refused.
