@@ -6,6 +6,9 @@
 //! gave before its restart holds it up: a machine that starts in 1970 goes on from there. Once they
 //! were heard, that floor counts no more than the allowed skew, because it may stem from a clock
 //! that was wrong.
+//!
+//! A wall clock that is set by more than the skew while the node runs is not followed before it is
+//! judged: until then time goes on by the monotonic clock from the last verdict.
 
 mod watch;
 
@@ -13,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anabranch_crdt::clock::{ClockOffset, HybridClock, MeasuredClock, Verdict, judge};
 use anabranch_crdt::ids::{RegionName, Timestamp};
@@ -55,6 +58,8 @@ struct Shared {
 struct Seat {
     hybrid: HybridClock,
     correction: ClockOffset,
+    /// The corrected time of the last verdict, and when that was.
+    judged: Option<(Timestamp, Instant)>,
 }
 
 impl NodeClock {
@@ -62,7 +67,8 @@ impl NodeClock {
     #[must_use]
     pub fn new(wall: WallClock, floor: Timestamp, skew: Duration) -> Self {
         let skew = u64::try_from(skew.as_micros()).unwrap_or(u64::MAX);
-        let seat = Seat { hybrid: HybridClock::resume(floor), correction: ClockOffset::default() };
+        let hybrid = HybridClock::resume(floor);
+        let seat = Seat { hybrid, correction: ClockOffset::default(), judged: None };
         let shared = Shared {
             seat: Mutex::new(seat),
             watch: Mutex::new(Watch::new(skew)),
@@ -76,7 +82,7 @@ impl NodeClock {
     pub fn tick(&self) -> Timestamp {
         let wall = (self.wall)();
         let mut seat = self.seat();
-        let now = seat.correction.add_to(wall);
+        let now = seat.now(wall, self.skew);
         seat.hybrid.tick(now)
     }
 
@@ -84,7 +90,7 @@ impl NodeClock {
     pub fn observe(&self, seen: Timestamp) {
         let wall = (self.wall)();
         let mut seat = self.seat();
-        let now = seat.correction.add_to(wall);
+        let now = seat.now(wall, self.skew);
         seat.hybrid.observe(seen, now, self.skew);
     }
 
@@ -139,9 +145,21 @@ impl NodeClock {
 
 impl Seat {
     fn correct(&mut self, by: ClockOffset, wall: Timestamp, skew: u64) -> ClockOffset {
+        let now = by.add_to(wall);
         self.correction = by;
-        self.hybrid.reseat(by.add_to(wall), skew);
+        self.judged = Some((now, Instant::now()));
+        self.hybrid.reseat(now, skew);
         by
+    }
+
+    /// Returns the corrected time, unless the wall clock was set since the last verdict.
+    fn now(&self, wall: Timestamp, skew: u64) -> Timestamp {
+        let shown = self.correction.add_to(wall);
+        let Some((judged, at)) = self.judged else { return shown };
+        let passed = i64::try_from(at.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let expected = ClockOffset(passed).add_to(judged);
+        let was_set = shown.0.abs_diff(expected.0) > skew;
+        if was_set { expected } else { shown }
     }
 }
 
@@ -208,6 +226,22 @@ mod tests {
         assert_eq!(judged(&clock, &[peer("eu", 3), peer("us", TEN_YEARS)]), NOW);
         assert_eq!(judged(&clock, &[peer("eu", 3), peer("us", -TEN_YEARS)]), NOW + 1);
         assert_eq!(clock.status().correction, ClockOffset(0));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_while_it_runs_is_not_followed_before_it_is_judged() {
+        let shown = Arc::new(AtomicU64::new(NOW));
+        let wall = Arc::clone(&shown);
+        let wall: WallClock = Arc::new(move || Timestamp(wall.load(Ordering::Relaxed)));
+        let clock = NodeClock::new(wall, Timestamp(0), Duration::from_micros(SKEW));
+        let near = |tick: u64| (NOW..NOW + 60 * SKEW).contains(&tick);
+        assert!(near(judged(&clock, &[peer("eu", 0), peer("us", 0)])));
+        for jump in [TEN_YEARS, -TEN_YEARS] {
+            shown.store(NOW.strict_add_signed(jump), Ordering::Relaxed);
+            assert!(near(clock.tick().0), "before");
+            clock.observe(Timestamp(NOW.strict_add_signed(TEN_YEARS)));
+            assert!(near(judged(&clock, &[peer("eu", -jump), peer("us", -jump)])), "after");
+        }
     }
 
     #[test]

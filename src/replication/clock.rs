@@ -7,7 +7,8 @@
 //!
 //! Measurements are kept against the monotonic clock of this process, not against its wall clock:
 //! when that is set, every offset changes at once, and no measurement has to be made again. They
-//! outlive links, because a node that is cut off must not believe its wrong clock again.
+//! outlive links, because a node that is cut off must not believe its wrong clock again. (A machine
+//! that slept, where the monotonic clock stood still, takes the peers for slow until it hears them.)
 
 use std::collections::VecDeque;
 use std::time::Duration;
