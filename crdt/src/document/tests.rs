@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::conflict::{Conflict, ConflictKind, ConflictState};
-use crate::edit::Path;
+use crate::edit::{self, Path};
 use crate::ids::DocumentId;
 use crate::policy::Policy;
 
@@ -382,6 +382,22 @@ fn a_deleted_document_is_gone_and_can_be_written_again() {
     regions[1].set("/title", json!("again"));
     exchange(&mut regions);
     assert_eq!(regions[0].json(), json!({"title": "again"}));
+}
+
+/// Automerge's own way to write many fields at once puts them behind the operations of what was
+/// inside deleted objects; then nothing showed, and no other replica took the change.
+#[test]
+fn a_deleted_document_with_objects_is_written_again_as_a_whole() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/list", json!([{"x": 1}])).set("/map", json!({"y": [2]})).delete();
+    let again = json!({"list": [3], "other": {"z": 4}});
+    let edits = edit::difference(&json!({}), &again);
+    regions[0].edit(&edits).unwrap();
+    assert_eq!(regions[0].json(), again);
+    exchange(&mut regions);
+    assert_eq!(regions[1].json(), again);
+    let loaded = Document::load(&regions[0].document.save()).unwrap();
+    assert_eq!(loaded.value(&regions[0].policies), Some(again));
 }
 
 #[test]
