@@ -39,6 +39,9 @@ use crate::policy::Policies;
 
 use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
+pub use history::{
+    Blamed, Difference, HistoryCursor, HistoryPage, MAX_PATHS, Recorded, differences,
+};
 pub use ledger::{Ledger, StoredConflictError};
 
 /// Who makes a change, and when.
@@ -163,12 +166,16 @@ impl Document {
     /// it saw; fields that were written concurrently keep the document alive.
     #[must_use]
     pub fn exists(&self) -> bool {
-        let heads = self.doc.get_heads();
+        self.exists_at(&self.doc, &self.doc.get_heads())
+    }
+
+    /// Tells whether the document was there when its heads were these, which `at` reads.
+    fn exists_at(&self, at: &impl ReadDoc, heads: &[automerge::ChangeHash]) -> bool {
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
             meta.and_then(|meta| meta.message).is_some_and(|text| message::is_delete(&text))
         };
-        !heads.is_empty() && (self.doc.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
+        !heads.is_empty() && (at.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }
 
     /// Returns the frontier, sorted.
