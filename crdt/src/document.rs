@@ -224,8 +224,9 @@ impl Document {
     }
 }
 
-/// Returns the digest of sorted heads.
-fn digest(heads: &[ChangeHash]) -> [u8; 16] {
+/// Returns 16 bytes that name sorted heads.
+#[must_use]
+pub fn digest(heads: &[ChangeHash]) -> [u8; 16] {
     if let [ChangeHash(only)] = heads {
         let mut digest = [0; 16];
         digest.iter_mut().zip(only).for_each(|(to, from)| *to = *from);
