@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::{
     Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
 };
@@ -16,7 +17,9 @@ use tracing::warn;
 
 use super::clock::NodeClock;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{DocumentRow, Draft, Journal, ReadError, Row, StoredDocument};
+use crate::journal::{
+    ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, StoredDocument,
+};
 use crate::settings::Limits;
 
 /// One loaded document.
@@ -145,11 +148,27 @@ impl Loaded {
         for change in resolutions {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }
-        let unsaved = self.ledger.unsaved().into_iter();
-        let row =
-            |(id, row): (_, Option<Vec<u8>>)| Row::Conflict(self.id, id, row.map(Bytes::from));
-        outcome.rows.extend(unsaved.map(row));
+        self.record(outcome);
         Ok(())
+    }
+
+    /// Drops rows of the ledger that are settled, and returns how many.
+    pub(super) fn forget(&mut self, conflicts: &[ConflictId]) -> (usize, Outcome) {
+        let mut outcome = Outcome::default();
+        let forgotten = self.ledger.forget(conflicts);
+        self.record(&mut outcome);
+        (forgotten, outcome)
+    }
+
+    /// Has the rows of the ledger stored that changed.
+    fn record(&mut self, outcome: &mut Outcome) {
+        for (id, row) in self.ledger.unsaved() {
+            let row = row.map(|(bytes, conflict)| LedgerRow {
+                summary: ConflictSummary::of(&conflict, self.name.clone()),
+                bytes: Bytes::from(bytes),
+            });
+            outcome.rows.push(Row::Conflict(self.id, id, row));
+        }
     }
 
     /// Brings the row up to date with the document, and has it stored.

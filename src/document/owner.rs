@@ -111,6 +111,9 @@ impl Owner {
                 };
                 self.step(id, Some(name), reply, step);
             }
+            Request::Forget { document, conflicts, reply } => {
+                self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));
+            }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
             }

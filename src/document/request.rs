@@ -63,6 +63,12 @@ pub(super) enum Request {
         precondition: Precondition,
         reply: Reply<(Option<Document>, bool)>,
     },
+    /// Settled conflicts are old enough to be dropped; answers how many were.
+    Forget {
+        document: DocumentId,
+        conflicts: Vec<ConflictId>,
+        reply: Reply<usize>,
+    },
     /// Entries of other regions are durable; their documents are to be brought up to date.
     Refresh {
         documents: Vec<DocumentId>,

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use automerge::legacy::{ObjectId, OpType};
-use automerge::{Change, ChangeHash as Hash, ObjType, ReadDoc};
+use automerge::{Automerge, Change, ChangeHash as Hash, ObjType, ReadDoc};
 use serde_json::Value;
 
 use super::leaves::{Leaf, leaves};
 use super::walk::Walk;
 use crate::document::register::{object_name, operation_name};
-use crate::document::view::{Held, View};
+use crate::document::view::{Held, Slot, View};
 use crate::document::{Document, writer};
 use crate::edit::Path;
 use crate::ids::{AuthorName, ChangeHash, Origin, Timestamp};
@@ -48,13 +48,12 @@ impl Document {
             |leaf: &Leaf| within.is_none_or(|w| *w == leaf.path || w.is_around(&leaf.path));
         let mut found = leaves(&self.doc, &view, within);
         found.retain(inside);
-        let latest = self.latest_touches(&found);
+        let latest = self.latest_touches(&view, &found);
         let blamed = |leaf: &Leaf| {
-            let operation = object_name(&leaf.winner.operation);
-            let change = latest.get(&operation).copied();
-            let change = change.or_else(|| self.doc.hash_for_opid(&leaf.winner.operation))?;
+            let touched = latest.get(&object_name(&leaf.winner.operation)).copied();
+            let change = touched.or_else(|| original_change(&view, leaf))?;
             let value = view.show(&leaf.slots, &mut leaf.path.tokens().to_vec())?;
-            self.blamed(leaf.path.clone(), value, self.original_of(change))
+            self.blamed(leaf.path.clone(), value, change)
         };
         found.iter().filter_map(blamed).collect()
     }
@@ -73,22 +72,21 @@ impl Document {
         })
     }
 
-    /// Returns the change that first wrote what `change` wrote. Policies only take values away so
-    /// far, and what is left keeps its writer, so this is the change itself. A policy that writes a
-    /// value again has to lead from here to where the value was written first.
-    fn original_of(&self, change: Hash) -> Hash {
-        change
-    }
-
     /// Finds the latest change that touched each text and each counter, by the name of the
     /// operation that shows.
-    fn latest_touches(&self, leaves: &[Leaf]) -> BTreeMap<String, Hash> {
+    fn latest_touches(
+        &self,
+        view: &View<'_, Automerge>,
+        leaves: &[Leaf],
+    ) -> BTreeMap<String, Hash> {
+        let parts = |leaf| parts(view, leaf);
         let mut wanted: BTreeMap<String, String> = leaves.iter().flat_map(parts).collect();
         let mut latest = BTreeMap::new();
         if wanted.is_empty() {
             return latest;
         }
-        for node in Walk::new(self, self.doc.get_heads()) {
+        // What a policy wrote again was touched by whoever touched its original.
+        for node in Walk::new(self, self.doc.get_heads()).filter(|node| !node.policy) {
             let Some(change) = self.doc.get_change_by_hash(&node.hash) else { continue };
             for part in touched(&change) {
                 let Some(leaf) = wanted.remove(&part) else { continue };
@@ -103,14 +101,36 @@ impl Document {
     }
 }
 
+/// Returns the change that wrote what shows. What a policy wrote again is of the change that wrote
+/// it first, and what is inside an object that a policy wrote again, of the one that made that
+/// object first.
+fn original_change(view: &View<'_, Automerge>, leaf: &Leaf) -> Option<Hash> {
+    let own = view.change_of(&leaf.winner.operation);
+    let around = leaf.around.iter().rev();
+    let sources =
+        std::iter::once(&leaf.winner).chain(around).map(|slot| (slot, view.original(slot)));
+    let mut copies = sources
+        .take_while(|(slot, _)| view.change_of(&slot.operation) == own)
+        .filter(|(slot, original)| object_name(original) != object_name(&slot.operation));
+    copies.next().and_then(|(_, original)| view.change_of(&original)).or(own)
+}
+
 /// The operations that a text or a counter is made of, each with the one that shows.
-fn parts(leaf: &Leaf) -> Vec<(String, String)> {
+fn parts(view: &View<'_, Automerge>, leaf: &Leaf) -> Vec<(String, String)> {
     let shows = object_name(&leaf.winner.operation);
+    let chosen = object_name(&view.original(&leaf.winner));
+    let chooses = view.policies().of(&leaf.path).chooses();
+    let adds_up = |slot: &&Slot| {
+        slot.value.is_counter() && (!chooses || object_name(&view.original(slot)) == chosen)
+    };
     match &leaf.winner.value {
-        Held::Object(ObjType::Text) => vec![(shows.clone(), shows)],
+        Held::Object(ObjType::Text) => {
+            [shows.clone(), chosen.clone()].map(|part| (part, shows.clone())).into()
+        }
         Held::Scalar(_) if leaf.winner.value.is_counter() => {
-            let counters = leaf.slots.iter().filter(|slot| slot.value.is_counter());
-            counters.map(|slot| (object_name(&slot.operation), shows.clone())).collect()
+            let counters =
+                leaf.slots.iter().filter(adds_up).map(|slot| object_name(&slot.operation));
+            counters.chain([chosen.clone()]).map(|part| (part, shows.clone())).collect()
         }
         Held::Object(_) | Held::Scalar(_) => Vec::new(),
     }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::iter;
 use std::str::FromStr;
 
-use automerge::legacy::{Key, ObjectId, Op, OpType};
-use automerge::{Change, ChangeHash as Hash, ObjId, ObjType, ReadDoc};
+use automerge::legacy::{ElementId, Key, ObjectId, Op, OpType};
+use automerge::{ActorId, Change, ChangeHash as Hash, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc};
 
 use super::walk::{Node, Walk};
-use crate::document::register::{Places, Register, operation_name, path_at, register_in};
+use crate::document::register::{Ancestor, Places, Register, Step, operation_name, register_in};
 use crate::document::{Document, writer};
 use crate::edit::Path;
 use crate::ids::{ChangeHash, NameError, Origin, Timestamp};
@@ -82,7 +83,8 @@ impl FromStr for HistoryCursor {
 impl Document {
     /// Returns up to `limit` changes, the newest first: by effective time, but no change before one
     /// that follows it. Under `within` only those that touched it, something in it, or something
-    /// around it. `None` if the cursor is of another document.
+    /// around it; an index in `within` names the element that is there now, wherever it was. `None`
+    /// if the cursor is of another document.
     #[must_use]
     pub fn history(
         &self,
@@ -91,6 +93,7 @@ impl Document {
         limit: usize,
     ) -> Option<HistoryPage> {
         let mut walk = self.walk_from(from)?;
+        let within = within.map(|within| self.registers_at(within));
         let mut places = Places::new(&self.doc);
         let (mut changes, mut scanned, mut last) = (Vec::new(), 0, None);
         while changes.len() < limit && scanned < MAX_SCANNED {
@@ -98,7 +101,7 @@ impl Document {
             scanned += 1;
             last = Some(node.hash);
             let Some(change) = self.doc.get_change_by_hash(&node.hash) else { continue };
-            changes.extend(self.recorded(&mut places, &node, &change, within));
+            changes.extend(self.recorded(&mut places, &node, &change, within.as_deref()));
         }
         let heads: Vec<_> = walk.ready().map(|hash| ChangeHash(hash.0)).collect();
         let next = match last {
@@ -129,7 +132,7 @@ impl Document {
         places: &mut Places<'_>,
         node: &Node,
         change: &Change,
-        within: Option<&Path>,
+        within: Option<&[Register]>,
     ) -> Option<Recorded> {
         let paths = self.touched_paths(places, change, within)?;
         let writer = writer(change.actor_id());
@@ -150,31 +153,35 @@ impl Document {
         &self,
         places: &mut Places<'_>,
         change: &Change,
-        within: Option<&Path>,
+        within: Option<&[Register]>,
     ) -> Option<Vec<Path>> {
+        let touched = self.touched(places, change);
+        let near =
+            |touch: &Touch| within.is_none_or(|w| w.iter().any(|w| w.is_near(&touch.register)));
+        if within.is_some() && !touched.iter().any(near) {
+            return None;
+        }
         let after = [change.hash()];
         let mut seen = BTreeSet::new();
-        let (mut paths, mut found) = (Vec::new(), within.is_none());
-        for (register, removed) in self.touched_registers(places, change) {
-            if (found && paths.len() >= MAX_PATHS) || !seen.insert(register.clone()) {
-                continue;
-            }
-            let heads = if removed { change.deps() } else { &after };
-            let path = path_at(&self.doc, &register, heads);
-            found |= within.is_none_or(|within| meet(within, &path));
-            if paths.len() < MAX_PATHS && !paths.contains(&path) {
+        let mut paths = Vec::new();
+        for touch in touched.iter().filter(|touch| seen.insert(&touch.register)) {
+            let path = self.place(touch, if touch.removed { change.deps() } else { &after });
+            if !paths.contains(&path) {
                 paths.push(path);
             }
+            if paths.len() == MAX_PATHS {
+                break;
+            }
         }
-        found.then_some(paths)
+        Some(paths)
     }
 
-    /// Returns the registers that a change touched, and whether each was removed. What is inside an
-    /// object that the change made goes without saying, and so do the characters of a text.
-    fn touched_registers(&self, places: &mut Places<'_>, change: &Change) -> Vec<(Register, bool)> {
+    /// Returns what a change touched. What is inside an object that the change made goes without
+    /// saying, and so do the characters of a text.
+    fn touched(&self, places: &mut Places<'_>, change: &Change) -> Vec<Touch> {
         let decoded = change.decode();
         let mut made = BTreeSet::new();
-        let mut registers = Vec::new();
+        let mut touched = Vec::new();
         for (counter, operation) in (decoded.start_op.get()..).zip(&decoded.operations) {
             let name = format!("{counter}@{}", decoded.actor_id.to_hex_string());
             let inside = match &operation.obj {
@@ -185,34 +192,109 @@ impl Document {
                 made.insert(name.clone());
             }
             if !inside {
-                registers.extend(self.register_of(places, operation, &name));
+                touched.extend(self.touch(places, operation, &name));
             }
         }
-        registers
+        touched
     }
 
-    fn register_of(
-        &self,
-        places: &mut Places<'_>,
-        operation: &Op,
-        name: &str,
-    ) -> Option<(Register, bool)> {
-        let ancestors = places.ancestors(&operation.obj)?;
-        if let ObjectId::Id(object) = &operation.obj {
-            let object = ObjId::Id(object.counter(), object.actor().clone(), 0);
-            if matches!(self.doc.object_type(&object), Ok(ObjType::Text)) {
-                return ancestors.last().map(|text| (text.register.clone(), false));
-            }
+    fn touch(&self, places: &mut Places<'_>, operation: &Op, name: &str) -> Option<Touch> {
+        let around = places.ancestors(&operation.obj)?;
+        if let Some(text) = around.last()
+            && let Some(object) = object(&text.object)
+            && matches!(self.doc.object_type(&object), Ok(ObjType::Text))
+        {
+            return Some(Touch { register: text.register.clone(), around, removed: false });
         }
         let removed = matches!((&operation.action, &operation.key), (OpType::Delete, Key::Seq(_)));
         let inserted = operation.insert.then_some(name);
-        Some((register_in(&ancestors, &operation.key, inserted), removed))
+        let register = register_in(&around, &operation.key, inserted);
+        Some(Touch { register, around, removed })
+    }
+
+    /// Returns where something was at these heads.
+    fn place(&self, touch: &Touch, heads: &[Hash]) -> Path {
+        // The object of each ancestor holds the step that follows it.
+        let holders = iter::once(None).chain(touch.around.iter().map(Some));
+        let token = |(step, holder): (&Step, Option<&Ancestor>)| match step {
+            Step::Key(key) => key.clone(),
+            Step::Element(element) => {
+                let list = holder.and_then(|holder| object(&holder.object));
+                let index = list.and_then(|list| {
+                    let cursor = Cursor::try_from(element.as_str()).ok()?;
+                    self.doc.get_cursor_position(list, &cursor, Some(heads)).ok()
+                });
+                index.map_or("-".to_owned(), |index| index.to_string())
+            }
+        };
+        Path::from(touch.register.0.iter().zip(holders).map(token).collect::<Vec<_>>())
+    }
+
+    /// Returns the registers that a path names now, those of objects that do not show included. What
+    /// has no element at an index of a list is no more than what is around the list.
+    fn registers_at(&self, path: &Path) -> Vec<Register> {
+        let mut found = vec![(Register(Vec::new()), vec![ROOT])];
+        for token in path.tokens() {
+            let into =
+                |(register, holders): &(Register, Vec<ObjId>)| self.steps(register, holders, token);
+            found = found.iter().flat_map(into).collect();
+        }
+        found.into_iter().map(|(register, _)| register).collect()
+    }
+
+    /// Goes one step on from a register, with the objects that stand there.
+    fn steps(
+        &self,
+        from: &Register,
+        holders: &[ObjId],
+        token: &str,
+    ) -> Vec<(Register, Vec<ObjId>)> {
+        let to = |step: Step| Register(from.0.iter().cloned().chain([step]).collect());
+        let objects = |holder: &ObjId, prop: Prop| {
+            let values = self.doc.get_all(holder, prop).unwrap_or_default().into_iter();
+            values.filter(|(value, _)| value.is_object()).map(|(_, object)| object)
+        };
+        let is_list = |holder: &&ObjId| matches!(self.doc.object_type(holder), Ok(ObjType::List));
+        let (lists, maps): (Vec<&ObjId>, Vec<&ObjId>) = holders.iter().partition(is_list);
+        let inside = maps.iter().flat_map(|map| objects(map, Prop::Map(token.to_owned())));
+        let mut steps = vec![(to(Step::Key(token.to_owned())), inside.collect())];
+        for list in lists {
+            let index = token.parse::<usize>().ok();
+            let element = index.and_then(|index| self.element(list, index));
+            let element = element.unwrap_or_else(|| "-".to_owned());
+            let inside = index.into_iter().flat_map(|index| objects(list, Prop::Seq(index)));
+            steps.push((to(Step::Element(element)), inside.collect()));
+        }
+        steps
+    }
+
+    /// Returns the name of the element at an index, which is that of the operation that inserted it.
+    fn element(&self, list: &ObjId, index: usize) -> Option<String> {
+        let (_, written) = self.doc.get(list, index).ok().flatten()?;
+        let ObjId::Id(counter, _, _) = &written else { return None };
+        let change = self.doc.get_change_by_hash(&self.doc.hash_for_opid(&written)?)?;
+        let at = usize::try_from(counter.checked_sub(change.start_op().get())?).ok()?;
+        let operation = change.decode().operations.into_iter().nth(at)?;
+        match &operation.key {
+            Key::Seq(ElementId::Id(element)) if !operation.insert => Some(operation_name(element)),
+            Key::Seq(_) | Key::Map(_) => Some(object_name(&written)),
+        }
     }
 }
 
-/// Tells whether one of the paths is the other, or around it.
-fn meet(one: &Path, other: &Path) -> bool {
-    one == other || one.is_around(other) || other.is_around(one)
+/// Something that a change touched.
+struct Touch {
+    register: Register,
+    /// The objects around it.
+    around: Vec<Ancestor>,
+    /// Whether it is an element that the change removed.
+    removed: bool,
+}
+
+/// Returns an object by its name.
+fn object(name: &str) -> Option<ObjId> {
+    let (counter, actor) = name.split_once('@')?;
+    Some(ObjId::Id(counter.parse().ok()?, ActorId::try_from(actor).ok()?, 0))
 }
 
 /// The most places that are told of one change.
