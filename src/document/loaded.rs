@@ -94,7 +94,8 @@ impl Loaded {
             quarantined: BTreeSet::new(),
             unsaved_changes: stored.tail.len(),
         };
-        loaded.document.apply(&admitted(&stored.tail)).map_err(|error| damaged(id, error))?;
+        let tail = admitted(&stored.tail);
+        loaded.document.apply(&tail, policies).map_err(|error| damaged(id, error))?;
         loaded.value = loaded.document.value(policies);
         Ok(loaded)
     }
@@ -116,7 +117,7 @@ impl Loaded {
             return Ok(Outcome::default());
         }
         self.name = self.name.take().or_else(|| new.iter().find_map(|entry| entry.name.clone()));
-        let (done, collisions) = self.apply_all(new)?;
+        let (done, collisions) = self.apply_all(new, scene.policies)?;
         self.unsaved_changes = self.unsaved_changes.saturating_add(done.len());
         if done.is_empty() {
             return Ok(Outcome::default());
@@ -139,12 +140,9 @@ impl Loaded {
         if collisions.is_empty() && self.ledger.is_empty() {
             return Ok(());
         }
-        self.ledger.absorb(&self.document, self.id, collisions);
-        self.ledger.decide(&self.document, self.id, scene.policies);
-        let resolutions = self.document.resolutions(&self.ledger, scene.policies, scene.admits)?;
-        if !resolutions.is_empty() {
-            self.ledger.decide(&self.document, self.id, scene.policies);
-        }
+        self.ledger.absorb(&self.document, self.id, scene.policies, collisions);
+        let Self { document, ledger, id, .. } = self;
+        let resolutions = document.resolutions(ledger, *id, scene.policies, scene.admits)?;
         for change in resolutions {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }
@@ -215,13 +213,17 @@ impl Loaded {
     }
 
     /// Applies entries in batches, and those that wait for others again while that helps.
-    fn apply_all(&mut self, new: Vec<Entry>) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_all(
+        &mut self,
+        new: Vec<Entry>,
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         let mut left = new;
         loop {
             let before = dots.len();
             for batch in left.chunks(BATCH) {
-                let (applied, collided) = self.apply(batch)?;
+                let (applied, collided) = self.apply(batch, policies)?;
                 dots.extend(applied);
                 collisions.extend(collided);
             }
@@ -235,8 +237,12 @@ impl Loaded {
 
     /// Applies entries, each alone if together they fail; returns those that are in the history
     /// now. What waits for dependencies or cannot be applied stays pending.
-    fn apply(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
-        match self.document.apply(&admitted(new)) {
+    fn apply(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+        match self.document.apply(&admitted(new), policies) {
             Ok(applied) => {
                 let waiting: BTreeSet<usize> = applied.waiting.into_iter().collect();
                 let dots = new.iter().enumerate().filter(|(index, _)| !waiting.contains(index));
@@ -247,14 +253,18 @@ impl Loaded {
                 self.quarantine(new, &error);
                 Ok((Vec::new(), Collisions::default()))
             }
-            Err(_) => self.apply_each(new),
+            Err(_) => self.apply_each(new, policies),
         }
     }
 
-    fn apply_each(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_each(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         for entry in new {
-            let (applied, collided) = self.apply(std::slice::from_ref(entry))?;
+            let (applied, collided) = self.apply(std::slice::from_ref(entry), policies)?;
             dots.extend(applied);
             collisions.extend(collided);
         }
