@@ -136,7 +136,7 @@ impl Region {
     }
 
     /// Takes other settings, and decides everything again.
-    fn set_policies(&mut self, policies: &Policies) {
+    pub(super) fn set_policies(&mut self, policies: &Policies) {
         let same = self.policies.same_wholes(policies);
         self.policies = policies.clone();
         let mut ledger = Ledger::read(self.rows.values().map(Vec::as_slice)).unwrap();

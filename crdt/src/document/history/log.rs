@@ -9,7 +9,9 @@ use automerge::legacy::{ElementId, Key, ObjectId, Op, OpType};
 use automerge::{ActorId, Change, ChangeHash as Hash, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc};
 
 use super::walk::{Node, Walk};
-use crate::document::register::{Ancestor, Places, Register, Step, operation_name, register_in};
+use crate::document::register::{
+    Ancestor, Places, Register, Step, object_name, operation_name, register_in,
+};
 use crate::document::{Document, writer};
 use crate::edit::Path;
 use crate::ids::{ChangeHash, NameError, Origin, Timestamp};

@@ -246,24 +246,25 @@ fn a_client_with_a_slow_clock_brings_what_it_knew_into_the_time_that_it_claims()
 
 #[test]
 fn what_a_policy_wrote_again_is_blamed_on_who_wrote_it_first() {
-    let mut regions = pair(Policy::First);
-    let start = json!({"x": 0, "deep": {"y": 0}, "n": 1});
-    regions[0].at(1_000).by("joan", &[set("/m", start), set("/z", json!(0))]);
+    let mut regions = pair(Policy::Lww);
+    regions[0].at(1_000).by("joan", &[set("/z", json!(0))]);
     exchange(&mut regions);
-    // The first of two concurrent acts counts, so what was written stays, and is written again.
-    let deep = set("/m/deep", json!({"y": 1, "v": [2]}));
-    regions[0].at(2_000).by("ada", &[set("/m/x", json!(1)), deep]);
-    regions[1].at(3_000).by("grace", &[Edit::Remove { path: path("/m") }]);
+    let object = json!({"x": 1, "deep": {"y": [2]}});
+    regions[0].at(2_000).by("ada", &[set("/a", json!("early")), set("/m", object)]);
+    regions[1].at(3_000).by("grace", &[set("/a", json!("late")), set("/m", json!("none"))]);
     exchange(&mut regions);
-    let made = regions[0].history(None, 9).into_iter().any(|c| c.message.act == Act::Policy);
-    assert!(made, "a policy wrote");
+    assert_eq!(regions[0].blame(Some("/m"))[0].author, "grace".parse().ok());
+    // What lost was deleted; the new policy has it written again.
+    let first = Policies::new(Policy::First, Vec::new(), Vec::new());
+    regions.iter_mut().for_each(|region| region.set_policies(&first));
+    exchange(&mut regions);
     for region in &regions {
         let mut found = Vec::new();
         for blamed in region.blame(None) {
             found.push((blamed.path.to_string(), blamed.author.unwrap().to_string()));
         }
         let line = |path: &str, author: &str| (path.to_owned(), author.to_owned());
-        let ada = ["/m/deep/v/0", "/m/deep/y", "/m/x"].map(|path| line(path, "ada"));
+        let ada = ["/a", "/m/deep/y/0", "/m/x"].map(|path| line(path, "ada"));
         assert_eq!(found, [ada.to_vec(), vec![line("/z", "joan")]].concat());
     }
 }
