@@ -1,16 +1,17 @@
 //! Who wrote what shows.
 
 use std::collections::BTreeMap;
+use std::iter;
 
 use automerge::legacy::{ObjectId, OpType};
-use automerge::{Automerge, Change, ChangeHash as Hash, ObjType, ReadDoc};
+use automerge::{Automerge, Change, ChangeHash as Hash, ObjType};
 use serde_json::Value;
 
 use super::leaves::{Leaf, leaves};
-use super::walk::Walk;
+use super::walk::{Reader, Walk};
 use crate::document::register::{object_name, operation_name};
 use crate::document::view::{Held, Slot, View};
-use crate::document::{Document, writer};
+use crate::document::{Document, message, writer};
 use crate::edit::Path;
 use crate::ids::{AuthorName, ChangeHash, Origin, Timestamp};
 use crate::message::Message;
@@ -51,11 +52,34 @@ impl Document {
         let latest = self.latest_touches(&view, &found);
         let blamed = |leaf: &Leaf| {
             let touched = latest.get(&object_name(&leaf.winner.operation)).copied();
-            let change = touched.or_else(|| original_change(&view, leaf))?;
+            let change = touched.or_else(|| self.original_change(&view, leaf))?;
             let value = view.show(&leaf.slots, &mut leaf.path.tokens().to_vec())?;
             self.blamed(leaf.path.clone(), value, change)
         };
         found.iter().filter_map(blamed).collect()
+    }
+
+    /// Returns the change that wrote what shows. What a policy wrote again is of the change that
+    /// wrote it first, and what is inside an object that a policy wrote again, of the one that made
+    /// that object first.
+    fn original_change(&self, view: &View<'_, Automerge>, leaf: &Leaf) -> Option<Hash> {
+        let own = view.change_of(&leaf.winner.operation)?;
+        if !self.is_of_policy(own) {
+            return Some(own);
+        }
+        let slots = iter::once(&leaf.winner).chain(leaf.around.iter().rev());
+        let own_slots = slots.take_while(|slot| view.change_of(&slot.operation) == Some(own));
+        let mut sources = own_slots.filter_map(|slot| {
+            let original = view.original(slot);
+            let copied = object_name(&original) != object_name(&slot.operation);
+            copied.then(|| view.change_of(&original)).flatten()
+        });
+        sources.next().or(Some(own))
+    }
+
+    fn is_of_policy(&self, change: Hash) -> bool {
+        let meta = self.doc.get_change_meta_by_hash(&change);
+        meta.and_then(|meta| meta.message).is_some_and(|text| message::is_policy(&text))
     }
 
     fn blamed(&self, path: Path, value: Value, change: Hash) -> Option<Blamed> {
@@ -85,9 +109,10 @@ impl Document {
         if wanted.is_empty() {
             return latest;
         }
+        let mut reader = Reader::new(self);
         // What a policy wrote again was touched by whoever touched its original.
         for node in Walk::new(self, self.doc.get_heads()).filter(|node| !node.policy) {
-            let Some(change) = self.doc.get_change_by_hash(&node.hash) else { continue };
+            let Some(change) = reader.change(&node.hash) else { continue };
             for part in touched(&change) {
                 let Some(leaf) = wanted.remove(&part) else { continue };
                 wanted.retain(|_, other| *other != leaf);
@@ -101,39 +126,21 @@ impl Document {
     }
 }
 
-/// Returns the change that wrote what shows. What a policy wrote again is of the change that wrote
-/// it first, and what is inside an object that a policy wrote again, of the one that made that
-/// object first.
-fn original_change(view: &View<'_, Automerge>, leaf: &Leaf) -> Option<Hash> {
-    let own = view.change_of(&leaf.winner.operation);
-    let around = leaf.around.iter().rev();
-    let sources =
-        std::iter::once(&leaf.winner).chain(around).map(|slot| (slot, view.original(slot)));
-    let mut copies = sources
-        .take_while(|(slot, _)| view.change_of(&slot.operation) == own)
-        .filter(|(slot, original)| object_name(original) != object_name(&slot.operation));
-    copies.next().and_then(|(_, original)| view.change_of(&original)).or(own)
-}
-
 /// The operations that a text or a counter is made of, each with the one that shows.
 fn parts(view: &View<'_, Automerge>, leaf: &Leaf) -> Vec<(String, String)> {
     let shows = object_name(&leaf.winner.operation);
+    let is_text = matches!(leaf.winner.value, Held::Object(ObjType::Text));
+    if !is_text && !leaf.winner.value.is_counter() {
+        return Vec::new();
+    }
     let chosen = object_name(&view.original(&leaf.winner));
     let chooses = view.policies().of(&leaf.path).chooses();
     let adds_up = |slot: &&Slot| {
         slot.value.is_counter() && (!chooses || object_name(&view.original(slot)) == chosen)
     };
-    match &leaf.winner.value {
-        Held::Object(ObjType::Text) => {
-            [shows.clone(), chosen.clone()].map(|part| (part, shows.clone())).into()
-        }
-        Held::Scalar(_) if leaf.winner.value.is_counter() => {
-            let counters =
-                leaf.slots.iter().filter(adds_up).map(|slot| object_name(&slot.operation));
-            counters.chain([chosen.clone()]).map(|part| (part, shows.clone())).collect()
-        }
-        Held::Object(_) | Held::Scalar(_) => Vec::new(),
-    }
+    let counters = leaf.slots.iter().filter(adds_up).map(|slot| object_name(&slot.operation));
+    let parts = counters.chain([chosen.clone(), shows.clone()]);
+    parts.map(|part| (part, shows.clone())).collect()
 }
 
 /// The texts, counters and other things that a change made or touched.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpType};
 use automerge::{ActorId, Change, ChangeHash as Hash, Cursor, ObjId, ObjType, Prop, ROOT, ReadDoc};
 
-use super::walk::{Node, Walk};
+use super::walk::{Node, Reader, Walk};
 use crate::document::register::{
     Ancestor, Places, Register, Step, object_name, operation_name, register_in,
 };
@@ -34,8 +34,8 @@ pub struct Recorded {
     pub message: Message,
     /// How many operations it holds.
     pub operations: usize,
-    /// The places that it wrote, removed or inserted, without what is inside the objects that it
-    /// made, at most [`MAX_PATHS`]. Indices are those after the change; of what it removed, those
+    /// The first places that it wrote, removed or inserted, without what is inside the objects that
+    /// it made, at most [`MAX_PATHS`]. Indices are those after the change; of what it removed, those
     /// before.
     pub paths: Vec<Path>,
 }
@@ -96,14 +96,15 @@ impl Document {
     ) -> Option<HistoryPage> {
         let mut walk = self.walk_from(from)?;
         let within = within.map(|within| self.registers_at(within));
-        let mut places = Places::new(&self.doc);
+        let mut reader = Reader::new(self);
+        let mut finder = Finder { places: Places::new(&self.doc), passed: 0 };
         let (mut changes, mut scanned, mut last) = (Vec::new(), 0, None);
-        while changes.len() < limit && scanned < MAX_SCANNED {
+        while changes.len() < limit && scanned < MAX_SCANNED && finder.passed < MAX_PASSED {
             let Some(node) = walk.next() else { break };
             scanned += 1;
             last = Some(node.hash);
-            let Some(change) = self.doc.get_change_by_hash(&node.hash) else { continue };
-            changes.extend(self.recorded(&mut places, &node, &change, within.as_deref()));
+            let Some(change) = reader.change(&node.hash) else { continue };
+            changes.extend(self.recorded(&mut finder, &node, &change, within.as_deref()));
         }
         let heads: Vec<_> = walk.ready().map(|hash| ChangeHash(hash.0)).collect();
         let next = match last {
@@ -131,12 +132,12 @@ impl Document {
 
     fn recorded(
         &self,
-        places: &mut Places<'_>,
+        finder: &mut Finder<'_>,
         node: &Node,
         change: &Change,
         within: Option<&[Register]>,
     ) -> Option<Recorded> {
-        let paths = self.touched_paths(places, change, within)?;
+        let paths = self.touched_paths(finder, change, within)?;
         let writer = writer(change.actor_id());
         Some(Recorded {
             hash: ChangeHash(node.hash.0),
@@ -153,11 +154,11 @@ impl Document {
     /// Returns the first places that a change touched; `None` if none of all is what is looked for.
     fn touched_paths(
         &self,
-        places: &mut Places<'_>,
+        finder: &mut Finder<'_>,
         change: &Change,
         within: Option<&[Register]>,
     ) -> Option<Vec<Path>> {
-        let touched = self.touched(places, change);
+        let touched = self.touched(&mut finder.places, change);
         let near =
             |touch: &Touch| within.is_none_or(|w| w.iter().any(|w| w.is_near(&touch.register)));
         if within.is_some() && !touched.iter().any(near) {
@@ -167,11 +168,12 @@ impl Document {
         let mut seen = BTreeSet::new();
         let mut paths = Vec::new();
         for touch in touched.iter().filter(|touch| seen.insert(&touch.register)) {
-            let path = self.place(touch, if touch.removed { change.deps() } else { &after });
+            let heads = if touch.removed { change.deps() } else { &after };
+            let path = self.place(touch, heads, &mut finder.passed);
             if !paths.contains(&path) {
                 paths.push(path);
             }
-            if paths.len() == MAX_PATHS {
+            if paths.len() == MAX_PATHS || finder.passed >= MAX_PASSED {
                 break;
             }
         }
@@ -215,7 +217,7 @@ impl Document {
     }
 
     /// Returns where something was at these heads.
-    fn place(&self, touch: &Touch, heads: &[Hash]) -> Path {
+    fn place(&self, touch: &Touch, heads: &[Hash], passed: &mut usize) -> Path {
         // The object of each ancestor holds the step that follows it.
         let holders = iter::once(None).chain(touch.around.iter().map(Some));
         let token = |(step, holder): (&Step, Option<&Ancestor>)| match step {
@@ -223,6 +225,7 @@ impl Document {
             Step::Element(element) => {
                 let list = holder.and_then(|holder| object(&holder.object));
                 let index = list.and_then(|list| {
+                    *passed = passed.saturating_add(self.doc.length(&list));
                     let cursor = Cursor::try_from(element.as_str()).ok()?;
                     self.doc.get_cursor_position(list, &cursor, Some(heads)).ok()
                 });
@@ -284,6 +287,13 @@ impl Document {
     }
 }
 
+/// What finds the places of a page.
+struct Finder<'a> {
+    places: Places<'a>,
+    /// How many elements were passed on the way to those that were looked for.
+    passed: usize,
+}
+
 /// Something that a change touched.
 struct Touch {
     register: Register,
@@ -304,6 +314,10 @@ pub const MAX_PATHS: usize = 20;
 
 /// The most changes that are looked at for one page: some tenths of a second.
 const MAX_SCANNED: usize = 10_000;
+
+/// The most elements that are passed for one page, also some tenths of a second: where an element
+/// was at a change is found by counting those before it.
+const MAX_PASSED: usize = 2_000_000;
 
 /// The most heads that a cursor names: with more it would not fit into a URL.
 const MAX_CURSOR_HEADS: usize = 64;

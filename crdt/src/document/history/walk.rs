@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::ChangeHash as Hash;
+use automerge::{Change, ChangeHash as Hash, ReadDoc};
 
 use crate::document::{Document, message};
 use crate::ids::Timestamp;
@@ -113,6 +113,33 @@ impl Iterator for Walk<'_> {
         Some(node)
     }
 }
+
+/// Reads changes back, the first ones one by one, and when there is no end to them all at once:
+/// alone a change costs some tens of times what it costs together with all others.
+pub(super) struct Reader<'a> {
+    document: &'a Document,
+    read: usize,
+    all: BTreeMap<Hash, Change>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(document: &'a Document) -> Self {
+        Self { document, read: 0, all: BTreeMap::new() }
+    }
+
+    pub(super) fn change(&mut self, hash: &Hash) -> Option<Change> {
+        self.read = self.read.saturating_add(1);
+        if self.read == READ_ALONE {
+            let all = self.document.doc.get_changes(&[]).into_iter();
+            self.all = all.map(|change| (change.hash(), change)).collect();
+        }
+        let known = self.all.remove(hash);
+        known.or_else(|| self.document.doc.get_change_by_hash(hash))
+    }
+}
+
+/// Changes that are read one by one.
+const READ_ALONE: usize = 200;
 
 impl Document {
     fn node(&self, hash: Hash) -> Option<Node> {
