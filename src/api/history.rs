@@ -12,13 +12,12 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::Value;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::document::{ConflictFilter, Document, Point};
 
 use super::conflicts::{ConflictJson, NOTE_BYTES};
 use super::documents::{self, expect_json};
+use super::ledger::parse_time;
 use super::precondition::Conditions;
 use super::request::{Query, author, bad_query, document_below, no_query};
 use super::{Answer, ApiState, Problem, body, reply, session};
@@ -77,7 +76,7 @@ pub(super) async fn with_conflicts(
             limit: CONFLICTS_TOLD,
             ..ConflictFilter::default()
         };
-        conflicts.extend(state.documents().conflicts(filter).await?);
+        conflicts.extend(state.documents().conflicts(filter).await?.conflicts);
     }
     let region_of = |origin| state.documents().region_of(origin);
     let told: Vec<_> = conflicts.iter().map(|named| ConflictJson::new(named, &region_of)).collect();
@@ -217,15 +216,14 @@ fn point(text: &str) -> Result<Point, String> {
     })
 }
 
-/// Reads a time as RFC 3339. A '+' that came as it is through a query has become a space.
+/// Reads a time. A '+' that came as it is through a query has become a space.
 fn time(text: &str) -> Option<Timestamp> {
-    let text = match text.rsplit_once(' ') {
-        Some((time, offset)) if time.contains(['T', 't']) => format!("{time}+{offset}"),
-        _ => text.to_owned(),
-    };
-    let at = OffsetDateTime::parse(&text, &Rfc3339).ok()?;
-    let microseconds = u64::try_from(at.unix_timestamp_nanos().max(0) / 1_000).ok()?;
-    Some(Timestamp(microseconds).min(Timestamp::MAX))
+    match text.rsplit_once(' ') {
+        Some((time, offset)) if time.contains(['T', 't']) => {
+            parse_time(&format!("{time}+{offset}"))
+        }
+        _ => parse_time(text),
+    }
 }
 
 fn answer(state: &ApiState, json: &impl Serialize) -> Response {
