@@ -9,6 +9,7 @@ mod admit;
 mod cache;
 mod clock;
 mod doorbell;
+mod history;
 mod listing;
 mod loaded;
 mod owner;
@@ -36,7 +37,7 @@ use anabranch_crdt::policy::Policies;
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{DocumentRow, Journal, LedgerPosition, Position};
@@ -47,6 +48,7 @@ use request::{Answer, Reply, Request};
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
+pub use history::{Comparison, Point};
 pub(crate) use listing::named as read_conflict;
 pub use retention::{RETENTION_PERIOD, Retention};
 pub(crate) use write::{check_size, check_value, edit_error};
@@ -195,6 +197,8 @@ impl fmt::Debug for Setting {
 pub struct Documents {
     setting: Arc<Setting>,
     queues: Arc<[mpsc::Sender<Request>]>,
+    /// Questions about the past that may be answered at a time.
+    past: Arc<Semaphore>,
 }
 
 /// The owner threads. They end after [`Documents::stop`].
@@ -248,7 +252,8 @@ impl Documents {
                 Error::new(ErrorKind::Unavailable, "no_thread", message)
             })?);
         }
-        let documents = Self { setting, queues: senders };
+        let past = Arc::new(Semaphore::new(setting.owners.max(1)));
+        let documents = Self { setting, queues: senders, past };
         Ok((documents, Owners { threads, ended }))
     }
 
