@@ -173,3 +173,21 @@ proptest! {
         check_equal(regions.iter())?;
     }
 }
+
+/// A write of what shows already, in one of two maps that show as one, clears the other map: the
+/// deletes that does it with are no side of a conflict.
+#[test]
+fn what_clears_other_values_is_a_write() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/m", json!({"a": 0}));
+    regions[2].set("/m", json!({"a": 0}));
+    let log = regions[2].log.clone();
+    regions[1].receive(&log);
+    regions[0].set("/m", json!({"a": 1}));
+    regions[1].set("/m/a", json!(0));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    let values = |conflict: &Conflict| conflict.candidates.iter().all(|c| c.value.is_some());
+    assert!(regions[0].conflicts().iter().all(values));
+}
