@@ -68,7 +68,7 @@ pub(crate) fn fit(text: &str, width: usize) -> String {
 }
 
 /// Breaks a line into lines of at most `width` columns, after a blank where there is one in the
-/// second half of the line.
+/// last two thirds of the line.
 pub(crate) fn wrap(line: &str, width: usize) -> Vec<String> {
     let width = width.max(2);
     let mut lines = Vec::new();
@@ -91,7 +91,7 @@ fn break_point(line: &str, width: usize) -> usize {
     let mut blank = None;
     for (at, c) in line.char_indices() {
         used += c.width().unwrap_or(0);
-        if c == ' ' && used > width / 2 {
+        if c == ' ' && used > width / 3 {
             blank = Some(at + 1);
         }
         if used > width && at > 0 {

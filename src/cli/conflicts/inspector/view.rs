@@ -190,7 +190,7 @@ fn reversed() -> Style {
 }
 
 const KEYS: &str =
-    "1-9 take  e edit  m merge  d dismiss  u undo  r reopen  h history  f / filter  ? q";
+    "1-9 take  e edit  m merge  d dismiss  u undo  r reopen  h history  f /  ?  q";
 
 /// Lines from which on list and conflict are shown at once.
 const BOTH: u16 = 12;

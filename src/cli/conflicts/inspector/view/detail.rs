@@ -37,7 +37,7 @@ fn one(focus: Focus) -> Focus {
 }
 
 fn draw_facts(model: &Model, row: &Row, frame: &mut Frame<'_>, area: Rect) {
-    let reading = if model.is_reloading() { " · changed, reading it again" } else { "" };
+    let reading = if model.is_reloading() { " · reading it again" } else { "" };
     let text = format!(
         "{} {} · {} · {} · policy {}{reading}",
         row.document_name(),

@@ -62,7 +62,6 @@ cities/paris /population · value · open · policy auto
 │                  ││2099000                     ││                            │
 ";
     let drawn = screen(&model, 80, 24);
-    println!("{drawn}");
     assert!(drawn.starts_with(expected), "{drawn}");
     let last: Vec<&str> = drawn.lines().skip(22).collect();
     assert_eq!(last, ["? shows the keys", KEYS]);
@@ -88,7 +87,7 @@ fn a_row_that_is_read_again_says_so() {
     });
     model.update(Event::Streamed(Box::new(now)));
     let drawn = screen(&model, 80, 24);
-    assert!(drawn.contains("changed, reading it again"), "{drawn}");
+    assert!(drawn.contains("policy auto · reading it again"), "{drawn}");
     assert!(drawn.contains("│7  ") && !drawn.contains("2099000"), "{drawn}");
 }
 
