@@ -145,14 +145,17 @@ async fn follow(
     dry_run: bool,
     progress: &mut Progress,
 ) -> Result<Sum, Failure> {
+    let mut would_change = 0;
     while let Some(line) = lines.next(args.node.timeout).await? {
         if args.output == Format::Json {
             print(&line)?;
         }
         match read(&line)? {
+            Line::Sum(sum) if dry_run => return Ok(Sum { changed: would_change, ..sum }),
             Line::Sum(sum) => return Ok(sum),
             Line::One(one) => {
                 progress.add(0);
+                would_change += u64::from(one.outcome.starts_with("would-"));
                 let is_problem = matches!(one.outcome.as_str(), "skipped" | "failed");
                 if args.output == Format::Table && dry_run {
                     print(text(&one))?;

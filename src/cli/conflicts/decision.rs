@@ -156,7 +156,7 @@ fn changed(row: &Row, now: &Row) -> String {
 
 /// Says who settled a conflict before.
 fn settled(now: &Row) -> String {
-    let by = now.acts.last().or(now.settled.as_ref()).map(|act| printable(&act.sentence()));
+    let by = now.past().last().map(|act| printable(&act.sentence()));
     let by = by.unwrap_or_else(|| now.state.name().to_owned());
     let what = printable(&now.shown());
     let id = now.short_id();

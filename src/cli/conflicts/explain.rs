@@ -98,7 +98,7 @@ fn decided(row: &Row) -> Vec<String> {
     if let Some(why) = &row.why {
         sentences.push(format!("In the words of the store: {why}."));
     }
-    sentences.extend(row.acts.iter().map(|act| format!("- It was {}.", act.sentence())));
+    sentences.extend(row.past().iter().map(|act| format!("- It was {}.", act.sentence())));
     sentences
 }
 

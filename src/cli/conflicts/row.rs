@@ -159,6 +159,11 @@ impl Row {
         self.winner().map_or_else(|| "a later value".to_owned(), Candidate::text)
     }
 
+    /// Returns what was done about it, the oldest first; a node may know only how it ended.
+    pub(super) fn past(&self) -> &[Act] {
+        if self.acts.is_empty() { self.settled.as_slice() } else { &self.acts }
+    }
+
     /// Returns the value of the `If-Match` header that means this row as it is here.
     pub(super) fn if_match(&self) -> Option<String> {
         self.revision.as_ref().map(|revision| format!("\"{revision}\""))
@@ -205,7 +210,7 @@ impl Row {
         if self.winner != now.winner {
             changes.push(format!("{} shows (was {})", now.shown(), self.shown()));
         }
-        for act in now.acts.iter().skip(self.acts.len()) {
+        for act in now.past().iter().skip(self.past().len()) {
             changes.push(act.sentence());
         }
         if changes.is_empty() {

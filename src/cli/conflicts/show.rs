@@ -41,8 +41,8 @@ pub(super) async fn run(args: ShowArgs) -> Result<(), Failure> {
 fn page(row: &Row, width: Option<u16>) -> String {
     let width = width.unwrap_or(DEFAULT_WIDTH);
     let mut parts = vec![facts(row, width), side_by_side(&panes(row, width), usize::from(width))];
-    if !row.acts.is_empty() {
-        let acts = row.acts.iter().map(|act| format!("- {}", printable(&act.sentence())));
+    if !row.past().is_empty() {
+        let acts = row.past().iter().map(|act| format!("- {}", printable(&act.sentence())));
         let lines: Vec<String> = acts.flat_map(|act| wrap(&act, usize::from(width))).collect();
         parts.push(lines.join("\n"));
     }

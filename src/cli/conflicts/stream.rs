@@ -65,7 +65,7 @@ impl Subscription {
 /// Reads a line.
 ///
 /// # Errors
-/// `General` if it is nothing that the stream says.
+/// `Unreachable` if the node says why it ends the stream, `General` if it says nothing known.
 pub(super) fn read(line: &[u8]) -> Result<Event, Failure> {
     let unexpected = || {
         let text: String = String::from_utf8_lossy(line).chars().take(200).collect();
@@ -74,6 +74,11 @@ pub(super) fn read(line: &[u8]) -> Result<Event, Failure> {
     let mut value: Value = serde_json::from_slice(line).map_err(|_| unexpected())?;
     if value.get("heartbeat").is_some() {
         return Ok(Event::Heartbeat);
+    }
+    if let Some(problem) = value.get("error") {
+        let text = |key: &str| problem.get(key).and_then(Value::as_str);
+        let why = text("detail").or_else(|| text("title")).unwrap_or("an error without a name");
+        return Err(Failure::Unreachable(why.to_owned()));
     }
     match value.get("event").and_then(Value::as_str) {
         Some("conflict") => {
@@ -125,6 +130,10 @@ mod tests {
         );
         assert_eq!(read(json!({"event": "lagged"})), Ok(Event::Lagged));
         assert_eq!(read(json!({"heartbeat": true, "token": "x"})), Ok(Event::Heartbeat));
+        assert_eq!(
+            read(json!({"error": {"detail": "this row is damaged"}})),
+            Err(Failure::Unreachable("this row is damaged".to_owned()))
+        );
         assert!(read(json!({"event": "party"})).is_err());
         assert!(super::read(b"<html>").is_err());
     }

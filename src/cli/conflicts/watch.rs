@@ -41,6 +41,8 @@ pub(super) async fn run(args: WatchArgs) -> Result<(), Failure> {
         note(format!("the connection is lost: {failure}"));
         note("reconnecting");
         let mut wait = stream::FIRST_WAIT;
+        // A node that ends every stream at once must not be asked as fast as it answers.
+        tokio::time::sleep(wait).await;
         while let Err(failure) = subscription.connect().await {
             if !matches!(failure, Failure::Unreachable(_)) {
                 return Err(failure);
@@ -59,7 +61,11 @@ async fn follow(subscription: &mut Subscription, output: Format) -> Result<Failu
             Ok(line) => line,
             Err(failure) => return Ok(failure),
         };
-        let event = stream::read(&line)?;
+        let event = match stream::read(&line) {
+            Ok(event) => event,
+            Err(failure @ Failure::Unreachable(_)) => return Ok(failure),
+            Err(failure) => return Err(failure),
+        };
         match output {
             Format::Json if event == Event::Heartbeat => {}
             Format::Json => print(&line)?,
@@ -83,7 +89,7 @@ fn text(event: &Event) -> Option<String> {
         Event::Removed(id) => return Some(format!("{id:.8}  removed")),
         Event::Lagged | Event::Heartbeat => return None,
     };
-    let (what, by) = match row.acts.last() {
+    let (what, by) = match row.past().last() {
         Some(act) => (act.verb().to_owned(), act.writer()),
         None => (row.state.name().to_owned(), sides(row)),
     };

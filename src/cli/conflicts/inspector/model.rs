@@ -445,7 +445,7 @@ impl Model {
                 self.take_answer(row, *now);
             }
             Ok(Outcome::Settled(now)) => {
-                let by = now.acts.last().or(now.settled.as_ref());
+                let by = now.past().last();
                 let by = by.map_or_else(|| now.state.name().to_owned(), |act| act.sentence());
                 self.complain(format!("not done, already {by}"));
                 self.take_answer(row, *now);

@@ -28,29 +28,29 @@ pub(super) enum Request {
 /// nobody listens any more.
 ///
 /// # Errors
-/// The node says something that no stream says.
+/// The node refuses to tell.
 pub(super) async fn follow(
     mut subscription: Subscription,
     events: mpsc::Sender<Event>,
 ) -> Result<(), Failure> {
     let mut heard = OffsetDateTime::now_utc();
     loop {
-        let event = match subscription.next().await {
-            Ok(line) => {
-                heard = OffsetDateTime::now_utc();
-                match stream::read(&line)? {
-                    stream::Event::Conflict(row) => Event::Streamed(row),
-                    stream::Event::Removed(id) => Event::Removed(id),
-                    stream::Event::Lagged => Event::Lagged,
-                    stream::Event::Heartbeat => continue,
-                }
-            }
+        let line = subscription.next().await;
+        if line.is_ok() {
+            heard = OffsetDateTime::now_utc();
+        }
+        let event = match line.and_then(|line| stream::read(&line)) {
+            Ok(stream::Event::Conflict(row)) => Event::Streamed(row),
+            Ok(stream::Event::Removed(id)) => Event::Removed(id),
+            Ok(stream::Event::Lagged) => Event::Lagged,
+            Ok(stream::Event::Heartbeat) => continue,
             Err(failure) => {
                 let lost = Event::Lost { since: clock(heard), why: failure.to_string() };
                 if events.send(lost).await.is_err() {
                     return Ok(());
                 }
                 reconnect(&mut subscription).await?;
+                heard = OffsetDateTime::now_utc();
                 Event::Connected
             }
         };

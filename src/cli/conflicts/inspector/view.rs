@@ -189,8 +189,7 @@ fn reversed() -> Style {
     Style::new().add_modifier(Modifier::REVERSED)
 }
 
-const KEYS: &str =
-    "1-9 take  e edit  m merge  d dismiss  u undo  r reopen  h history  f /  ?  q";
+const KEYS: &str = "1-9 take  e edit  m merge  d dismiss  u undo  r reopen  h history  f /  ?  q";
 
 /// Lines from which on list and conflict are shown at once.
 const BOTH: u16 = 12;

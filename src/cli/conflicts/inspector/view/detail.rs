@@ -115,7 +115,7 @@ fn result(row: &Row, width: usize) -> Vec<Line<'static>> {
     if let Some(why) = &row.why {
         lines.extend(plain(wrap(&printable(why), width)));
     }
-    for act in &row.acts {
+    for act in row.past() {
         lines.extend(plain(wrap(&format!("- {}", printable(&act.sentence())), width)));
     }
     lines
