@@ -45,7 +45,7 @@ async fn main() -> Outcome<()> {
     let paris: DocumentName = "cities/paris".parse()?;
 
     let first = json!({"mayor": "Ada", "population": 2_102_650, "motto": "?"});
-    us.write(paris.clone(), Write::Put(first), Precondition::None).await?;
+    us.write(paris.clone(), Write::Put(first), None, Precondition::None).await?;
     count_visit(&us, &paris).await?;
     settle(everywhere, &paris).await?;
     println!("us-east created {paris}, and every region has it.\n");
@@ -82,7 +82,7 @@ async fn collide(us: &Documents, eu: &Documents, paris: &DocumentName) -> Outcom
     let in_eu = json!({"mayor": "Cleo", "population": 2_113_705, "motto": "Fluctuat nec mergitur"});
     for (documents, patch) in [(us, in_us), (eu, in_eu)] {
         println!("  {} patches {patch} and counts a visit", documents.region());
-        documents.write(paris.clone(), Write::MergePatch(patch), Precondition::None).await?;
+        documents.write(paris.clone(), Write::MergePatch(patch), None, Precondition::None).await?;
         count_visit(documents, paris).await?;
     }
     Ok(())
@@ -90,7 +90,7 @@ async fn collide(us: &Documents, eu: &Documents, paris: &DocumentName) -> Outcom
 
 async fn count_visit(documents: &Documents, paris: &DocumentName) -> Outcome<()> {
     let count = Edit::Increment { path: "/visits".parse()?, by: 1 };
-    documents.write(paris.clone(), Write::Edits(vec![count]), Precondition::None).await?;
+    documents.write(paris.clone(), Write::Edits(vec![count]), None, Precondition::None).await?;
     Ok(())
 }
 
@@ -141,16 +141,7 @@ fn print(named: &NamedConflict, documents: &Documents) {
             candidate.change.to_string(),
         );
     }
-    println!("    because {}", why(conflict.policy, conflict.state));
-}
-
-fn why(policy: Policy, state: ConflictState) -> &'static str {
-    match (policy, state) {
-        (Policy::Lww, _) => "the greatest timestamp wins",
-        (Policy::Auto, ConflictState::Open) => "one has to show until somebody decides",
-        (Policy::Auto, ConflictState::AutoResolved) => "a write wins over a concurrent delete",
-        (Policy::Auto, ConflictState::Resolved) => "somebody decided",
-    }
+    println!("    because {}", conflict.why());
 }
 
 /// Takes the candidate that us-east wrote.
@@ -160,7 +151,7 @@ async fn resolve(documents: &Documents, open: &NamedConflict) -> Outcome<()> {
     let taken = candidates.iter().find(|candidate| of_us(candidate.origin));
     let taken = taken.ok_or("us-east wrote none of the candidates")?.id.clone();
     let note = Some("as the city hall says".to_owned());
-    documents.resolve(open.conflict.id, Resolution::Take(taken), note).await?;
+    documents.resolve(open.conflict.id, Resolution::Take(taken), note, None).await?;
     println!("\n{} took what us-east had written to {}.", documents.region(), open.conflict.path);
     Ok(())
 }
@@ -190,7 +181,7 @@ async fn ledgers(
     let filter = ConflictFilter { document: Some(paris.clone()), limit: 100, ..Default::default() };
     let mut all = [const { Vec::new() }; 3];
     for (ledger, documents) in all.iter_mut().zip(everywhere) {
-        *ledger = documents.conflicts(filter.clone()).await?;
+        *ledger = documents.conflicts(filter.clone()).await?.conflicts;
     }
     Ok(all)
 }
@@ -239,8 +230,8 @@ async fn start_cluster(home: &Path) -> Outcome<[Node; 3]> {
 
 /// Everything in `cities` resolves by `auto`, its population by `lww`.
 fn collections() -> Outcome<BTreeMap<CollectionName, Policies>> {
-    let paths = vec![("/population".parse()?, Policy::Lww)];
-    Ok(BTreeMap::from([("cities".parse()?, Policies { default: Policy::Auto, paths })]))
+    let settings = serde_json::json!({ "policy": "auto", "paths": { "/population": "lww" } });
+    Ok(BTreeMap::from([("cities".parse()?, Policies::read(&settings)?)]))
 }
 
 /// Regions have to know each other's ports before they start, so a free one is looked for here.

@@ -36,15 +36,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // A write returns once it is on disk, as it does over HTTP.
     let put = Write::Put(json!({"name": "Paris", "population": 2_102_650, "visits": 0}));
-    let written = documents.write(paris.clone(), put, Precondition::None).await?;
+    let written = documents.write(paris.clone(), put, None, Precondition::None).await?;
     assert!(written.created);
     println!("Created {paris}; its session token is {}", written.position.token);
 
     let patch = Write::MergePatch(json!({"river": "Seine"}));
-    documents.write(paris.clone(), patch, Precondition::None).await?;
+    documents.write(paris.clone(), patch, None, Precondition::None).await?;
     // An increment keeps its intent: two regions that count at once both count.
     let count = Edit::Increment { path: "/visits".parse()?, by: 1 };
-    documents.write(paris.clone(), Write::Edits(vec![count]), Precondition::None).await?;
+    documents.write(paris.clone(), Write::Edits(vec![count]), None, Precondition::None).await?;
 
     let document = documents.read(&paris).await?.ok_or("the document is gone")?;
     println!("In process: {}", String::from_utf8_lossy(&document.json));

@@ -12,17 +12,20 @@
 //! winner. Such a change is a pure function of the operations it settles: every leader that makes
 //! it makes the same bytes, hence the same hash, and the second one is a duplicate.
 
+mod admissions;
 mod collisions;
 mod ledger;
+mod ranking;
 mod register;
 mod resolutions;
+mod standin;
 mod view;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::{ActorId, Automerge, ReadDoc};
@@ -30,14 +33,14 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::clock;
 use crate::edit::{Edit, EditError};
 use crate::ids::{ChangeHash, Origin, Timestamp};
+use crate::message::{self, Message};
 use crate::policy::Policies;
 
+use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
-pub use ledger::{Ledger, StoredConflictError};
-pub use resolutions::settling_message;
+pub use ledger::{Flip, Ledger, StoredConflictError};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +49,8 @@ pub struct Author {
     pub origin: Origin,
     /// The time of the change, by the writer's hybrid clock.
     pub at: Timestamp,
-    /// A note that is kept in the change.
-    pub message: Option<String>,
+    /// What the change is for, who asked for it, and why; it is kept in the change.
+    pub message: Message,
 }
 
 /// One change, as it is stored and sent.
@@ -66,6 +69,8 @@ pub struct Admitted {
     pub change: Bytes,
     /// When it was admitted; the time that its writer claims never counts for more.
     pub at: Timestamp,
+    /// The leader that admitted it, if that is known.
+    pub by: Option<Origin>,
 }
 
 /// Bytes that Automerge does not take.
@@ -86,11 +91,8 @@ pub enum ApplyError {
 #[derive(Debug, Clone, Default)]
 pub struct Document {
     doc: Automerge,
-    /// Admission times of changes whose writer's clock was ahead of the admitting leader's.
-    clamps: Clamps,
+    admissions: Admissions,
 }
-
-type Clamps = BTreeMap<automerge::ChangeHash, Timestamp>;
 
 impl Document {
     /// Makes an empty document.
@@ -104,27 +106,32 @@ impl Document {
     /// # Errors
     /// The bytes are no snapshot, or are damaged.
     pub fn load(snapshot: &[u8]) -> Result<Self, ApplyError> {
-        let (clamps, automerge) = read_clamps(snapshot)?;
+        let (admissions, automerge) = Admissions::read(snapshot)?;
         let doc = guarded(|| Automerge::load(automerge))?
             .map_err(|error| ApplyError::Malformed(error.to_string()))?;
-        Ok(Self { doc, clamps })
+        Ok(Self { doc, admissions })
     }
 
     /// Returns the document as one chunk of bytes; replicas that are equal may differ in them.
     #[must_use]
     pub fn save(&self) -> Vec<u8> {
-        let mut bytes = write_clamps(&self.clamps);
+        let mut bytes = self.admissions.to_bytes();
         bytes.extend_from_slice(&self.doc.save());
         bytes
     }
 
     /// Applies changes of other writers, in any order; known ones are skipped, and those whose
-    /// dependencies are missing are reported as waiting.
+    /// dependencies are missing are reported as waiting. What collides depends on which
+    /// containers the policies take as one value.
     ///
     /// # Errors
     /// See [`ApplyError`].
-    pub fn apply(&mut self, changes: &[Admitted]) -> Result<Applied, ApplyError> {
-        collisions::apply(self, changes)
+    pub fn apply(
+        &mut self,
+        changes: &[Admitted],
+        policies: &Policies,
+    ) -> Result<Applied, ApplyError> {
+        collisions::apply(self, changes, policies)
     }
 
     /// Applies edits as one change, all or none; `None` if they change nothing. Edits of a
@@ -155,7 +162,7 @@ impl Document {
     /// never written.
     #[must_use]
     pub fn value(&self, policies: &Policies) -> Option<Value> {
-        self.exists().then(|| view::View::new(&self.doc, policies, &self.clamps).root())
+        self.exists().then(|| view::View::new(&self.doc, policies, &self.admissions).root())
     }
 
     /// Tells whether the document was written and not deleted. A delete removes every field that
@@ -165,7 +172,8 @@ impl Document {
         let heads = self.doc.get_heads();
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
-            meta.is_some_and(|meta| meta.message.as_deref() == Some(write::DELETE_MESSAGE))
+            meta.and_then(|meta| meta.message)
+                .is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
         };
         !heads.is_empty() && (self.doc.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }
@@ -214,11 +222,6 @@ impl Document {
             .collect();
         self.doc.get_changes(&known).iter().map(stored).collect()
     }
-
-    /// When an operation's change was made, by its writer, no later than it was admitted.
-    fn effective(&self, hash: &automerge::ChangeHash, claimed: i64) -> Timestamp {
-        effective(&self.clamps, hash, claimed)
-    }
 }
 
 /// Returns the digest of sorted heads.
@@ -242,6 +245,7 @@ pub fn inspect(bytes: &Bytes) -> Result<ChangeSummary, ApplyError> {
         hash: ChangeHash(change.hash().0),
         writer: change.actor_id().to_bytes().try_into().map(Origin::from_bytes).ok(),
         first: change.deps().is_empty(),
+        message: Message::read(change.message()),
         operations: change.len(),
     })
 }
@@ -255,6 +259,8 @@ pub struct ChangeSummary {
     pub writer: Option<Origin>,
     /// Whether it has no dependencies, and so starts a document.
     pub first: bool,
+    /// What it says of itself.
+    pub message: Message,
     /// How many operations it holds.
     pub operations: usize,
 }
@@ -273,11 +279,6 @@ fn stored(change: &automerge::Change) -> Change {
     Change { hash: ChangeHash(change.hash().0), bytes: Bytes::copy_from_slice(change.raw_bytes()) }
 }
 
-fn effective(clamps: &Clamps, hash: &automerge::ChangeHash, claimed: i64) -> Timestamp {
-    let claimed = clock::normalise(claimed);
-    clamps.get(hash).map_or(claimed, |&admitted| admitted.min(claimed))
-}
-
 fn actor(origin: Origin) -> ActorId {
     ActorId::from(origin.as_bytes())
 }
@@ -290,34 +291,6 @@ fn writer(actor: &ActorId) -> Origin {
     }
 }
 
-fn write_clamps(clamps: &Clamps) -> Vec<u8> {
-    let count = u32::try_from(clamps.len()).unwrap_or(u32::MAX);
-    let mut bytes = vec![SNAPSHOT_FORMAT];
-    bytes.extend_from_slice(&count.to_be_bytes());
-    for (hash, at) in clamps.iter().take(count as usize) {
-        bytes.extend_from_slice(&hash.0);
-        bytes.extend_from_slice(&at.0.to_be_bytes());
-    }
-    bytes
-}
-
-fn read_clamps(snapshot: &[u8]) -> Result<(Clamps, &[u8]), ApplyError> {
-    let short = || ApplyError::Malformed("the snapshot is cut short".into());
-    let (&[format], rest) = snapshot.split_first_chunk::<1>().ok_or_else(short)?;
-    if format != SNAPSHOT_FORMAT {
-        return Err(ApplyError::Malformed(format!("snapshot format {format} is not known")));
-    }
-    let (count, mut rest) = rest.split_first_chunk::<4>().ok_or_else(short)?;
-    let mut clamps = Clamps::new();
-    for _ in 0..u32::from_be_bytes(*count) {
-        let (hash, after) = rest.split_first_chunk::<32>().ok_or_else(short)?;
-        let (at, after) = after.split_first_chunk::<8>().ok_or_else(short)?;
-        clamps.insert(automerge::ChangeHash(*hash), Timestamp(u64::from_be_bytes(*at)));
-        rest = after;
-    }
-    Ok((clamps, rest))
-}
-
 /// Returns the heads that a set of known heads and a new change leave.
 fn advance(frontier: &mut BTreeSet<automerge::ChangeHash>, change: &automerge::Change) {
     change.deps().iter().for_each(|dep| {
@@ -325,9 +298,6 @@ fn advance(frontier: &mut BTreeSet<automerge::ChangeHash>, change: &automerge::C
     });
     frontier.insert(change.hash());
 }
-
-/// The format of [`Document::save`]: this byte, the clamps, then what Automerge saves.
-const SNAPSHOT_FORMAT: u8 = 1;
 
 /// The UUID namespace of digests; it never changes, because ETags follow from it.
 const DIGEST_NAMESPACE: Uuid = Uuid::from_bytes([

@@ -14,6 +14,9 @@ pub const MAX_KEY_BYTES: usize = 512;
 /// The longest region name, in bytes.
 pub const MAX_REGION_BYTES: usize = 32;
 
+/// The longest name of an author, in bytes.
+pub const MAX_AUTHOR_BYTES: usize = 256;
+
 /// A name or an id that breaks its rules; the message says which rule, and for which name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -40,6 +43,24 @@ impl Origin {
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Makes the id of a leader of a region from random bytes.
+    ///
+    /// Four of its bytes are a fingerprint of the region's name, so that whoever has a change knows
+    /// whether its writer is of a given region, in every region alike and without asking anyone.
+    /// It is a UUID of version 8 (RFC 9562), and the ids that clients draw are not.
+    #[must_use]
+    pub fn of_region(region: &RegionName, random: [u8; 16]) -> Self {
+        let mut bytes = random;
+        bytes.iter_mut().zip(region.fingerprint()).for_each(|(to, from)| *to = from);
+        Self(Uuid::new_v8(bytes))
+    }
+
+    /// Tells whether the id was made by [`Origin::of_region`] for this region.
+    #[must_use]
+    pub fn is_of(&self, region: &RegionName) -> bool {
+        self.0.get_version_num() == 8 && self.as_bytes().starts_with(&region.fingerprint())
     }
 }
 
@@ -244,6 +265,15 @@ impl RegionName {
     }
 }
 
+impl RegionName {
+    /// The bytes that mark the origins of the region's leaders.
+    fn fingerprint(&self) -> [u8; 4] {
+        let id = Uuid::new_v5(&REGION_NAMESPACE, self.0.as_bytes());
+        let [a, b, c, d, ..] = *id.as_bytes();
+        [a, b, c, d]
+    }
+}
+
 impl FromStr for RegionName {
     type Err = NameError;
 
@@ -253,6 +283,42 @@ impl FromStr for RegionName {
 }
 
 impl fmt::Display for RegionName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who makes a change, as the request that asked for it says: 1 to 256 bytes of UTF-8 without control
+/// characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AuthorName(String);
+
+impl AuthorName {
+    /// Returns the name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AuthorName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.is_empty() || text.len() > MAX_AUTHOR_BYTES {
+            return Err(NameError::new(format!(
+                "an author's name has 1 to {MAX_AUTHOR_BYTES} bytes, this one has {}",
+                text.len()
+            )));
+        }
+        if text.chars().any(char::is_control) {
+            return Err(NameError::new("an author's name has no control characters"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for AuthorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -303,6 +369,11 @@ fn plain_name(what: &str, text: &str, longest: usize) -> Result<String, NameErro
 /// The UUID namespace of named documents; it never changes, because document ids follow from it.
 const NAMESPACE: Uuid = Uuid::from_bytes([
     0x5a, 0x1d, 0x0e, 0x6c, 0x94, 0x3b, 0x4f, 0x52, 0x9c, 0x77, 0x2e, 0x61, 0xa8, 0x0b, 0xd3, 0x4e,
+]);
+
+/// The UUID namespace of regions; it never changes, because the origins of leaders follow from it.
+const REGION_NAMESPACE: Uuid = Uuid::from_bytes([
+    0xb3, 0x6a, 0x02, 0xd8, 0x4c, 0x11, 0x47, 0x9e, 0x8d, 0x05, 0x71, 0xf4, 0x1c, 0x9b, 0xe0, 0x38,
 ]);
 
 #[cfg(test)]
@@ -358,6 +429,27 @@ mod tests {
         assert_eq!(id("users/ada"), "c542f901-e333-52b5-a06e-8539ee270810");
         assert_ne!(id("users/ada"), id("users/ada "));
         assert_ne!(id("a/b/c"), id("a.b/c"));
+    }
+
+    #[test]
+    fn an_author_has_a_name() {
+        for text in ["ada", "Ada L.", "ада", &"a".repeat(MAX_AUTHOR_BYTES)] {
+            assert_eq!(text.parse::<AuthorName>().unwrap().as_str(), text);
+        }
+        check_refused::<AuthorName>("", "1 to 256 bytes, this one has 0");
+        check_refused::<AuthorName>(&"a".repeat(257), "this one has 257");
+        check_refused::<AuthorName>("a\nb", "no control characters");
+    }
+
+    #[test]
+    fn an_origin_tells_its_region_and_a_clients_id_tells_none() {
+        let [east, west] = ["us-east", "eu-west"].map(|name| name.parse::<RegionName>().unwrap());
+        let origin = Origin::of_region(&east, [7; 16]);
+        assert!(origin.is_of(&east) && !origin.is_of(&west));
+        assert_ne!(origin, Origin::of_region(&east, [8; 16]));
+        let mut client = *origin.as_bytes();
+        client[6] = client[6] & 0x0f | 0x40;
+        assert!(!Origin::from_bytes(client).is_of(&east), "version 4 is a client's");
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod edit;
 pub mod entry;
 pub mod ids;
 pub mod json;
+pub mod message;
 pub mod policy;
 pub mod token;
 pub mod version;

@@ -1,8 +1,8 @@
 //! The ledger of conflicts over HTTP: list, show, resolve.
 
-use anabranch_crdt::conflict::{Candidate, Conflict, ConflictId, ConflictKind, ConflictState};
-use anabranch_crdt::ids::{Origin, RegionName};
-use anabranch_crdt::policy::Policy;
+mod row;
+
+use anabranch_crdt::conflict::ConflictId;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::ALLOW;
@@ -15,8 +15,10 @@ use crate::document::{ConflictFilter, NamedConflict, Resolution};
 use crate::error::Error;
 
 use super::documents::{describe_write, expect_json};
-use super::request::{Query, bad_query, no_query};
-use super::{Answer, ApiState, Problem, body, reply, session};
+use super::request::{Query, author, no_query};
+use super::{Answer, ApiState, Problem, body, ledger, reply, session};
+
+pub(super) use self::row::ConflictJson;
 
 /// Conflicts of one page at most.
 const PAGE_CONFLICTS: u64 = 1_000;
@@ -35,12 +37,11 @@ pub(super) async fn list(state: ApiState, request: Request) -> Answer {
     let (parts, _) = request.into_parts();
     let filter = filter(parts.uri.query())?;
     session::catch_up(&state, &parts.headers).await?;
-    let limit = filter.limit;
     let found = state.documents().conflicts(filter).await?;
-    let last = found.last().filter(|_| found.len() >= limit);
     let page = PageJson {
-        next: last.map(|last| last.conflict.id.to_string()),
-        conflicts: found.iter().map(|conflict| to_json(&state, conflict)).collect(),
+        conflicts: found.conflicts.iter().map(|conflict| to_json(&state, conflict)).collect(),
+        total: found.total,
+        next: found.next.map(|next| next.to_string()),
     };
     let mut response = reply::json(&page);
     reply::set_session(response.headers_mut(), &state.documents().position());
@@ -82,7 +83,8 @@ async fn resolve(state: &ApiState, parts: &Parts, body: &mut Body) -> Answer {
     session::catch_up(state, &parts.headers).await?;
     let payload = state.intake().json(body).await?;
     let (resolution, note) = resolution(payload.value)?;
-    let resolved = state.documents().resolve(id, resolution, note).await;
+    let author = author(&parts.headers)?;
+    let resolved = state.documents().resolve(id, resolution, note, author).await;
     drop(payload.held);
     let (conflict, written) = match resolved {
         Ok(resolved) => resolved,
@@ -111,21 +113,16 @@ async fn refused(state: &ApiState, id: ConflictId, error: Error) -> Problem {
 }
 
 fn filter(query: Option<&str>) -> Result<ConflictFilter, Problem> {
-    let query = Query::parse(query, &["collection", "document", "state", "limit", "cursor"])?;
+    let known = [&ledger::FILTERS[..], &["since", "until", "limit", "cursor"]].concat();
+    let query = Query::parse(query, &known)?;
     let limit = query.number("limit", 1..=PAGE_CONFLICTS, PAGE_DEFAULT)?;
     Ok(ConflictFilter {
-        collection: query.parsed("collection")?,
-        document: query.parsed("document")?,
-        state: query.text("state").map(state_named).transpose()?,
+        since: ledger::time(&query, "since")?,
+        until: ledger::time(&query, "until")?,
         after: query.parsed("cursor")?,
         limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        ..ledger::filter(&query)?
     })
-}
-
-fn state_named(text: &str) -> Result<ConflictState, Problem> {
-    let states = [ConflictState::Open, ConflictState::AutoResolved, ConflictState::Resolved];
-    let found = states.into_iter().find(|state| state.to_string() == text);
-    found.ok_or_else(|| bad_query("the query parameter 'state' is open, auto-resolved or resolved"))
 }
 
 /// What a path below the ledger names.
@@ -183,116 +180,15 @@ fn bad_resolution(detail: &str) -> Problem {
     Problem::unprocessable("bad_resolution", detail)
 }
 
-fn to_json<'a>(state: &ApiState, named: &'a NamedConflict) -> ConflictJson<'a> {
-    ConflictJson::new(named, &|origin| state.documents().region_of(origin))
-}
-
-/// Finds the region of an origin.
-type RegionOf<'a> = &'a dyn Fn(Origin) -> Option<RegionName>;
-
-/// A conflict as it is told; stable, and described in OpenAPI.
-#[derive(Serialize)]
-struct ConflictJson<'a> {
-    id: String,
-    document: Option<String>,
-    document_id: String,
-    path: String,
-    kind: String,
-    policy: String,
-    state: String,
-    winner: Option<&'a str>,
-    why: &'static str,
-    candidates: Vec<CandidateJson<'a>>,
-    settled: Option<SettledJson<'a>>,
-}
-
-#[derive(Serialize)]
-struct CandidateJson<'a> {
-    id: &'a str,
-    value: Option<&'a Value>,
-    deleted: bool,
-    region: Option<String>,
-    origin: String,
-    at: String,
-    change: String,
-}
-
-#[derive(Serialize)]
-struct SettledJson<'a> {
-    region: Option<String>,
-    origin: String,
-    at: String,
-    change: String,
-    note: Option<&'a str>,
-}
-
 #[derive(Serialize)]
 struct PageJson<'a> {
     conflicts: Vec<ConflictJson<'a>>,
+    total: u64,
     next: Option<String>,
 }
 
-impl<'a> ConflictJson<'a> {
-    fn new(named: &'a NamedConflict, region_of: RegionOf<'_>) -> Self {
-        let conflict = &named.conflict;
-        let winner = conflict.winner.and_then(|index| conflict.candidates.get(index));
-        let candidate = |candidate| CandidateJson::new(candidate, region_of);
-        Self {
-            id: conflict.id.to_string(),
-            document: named.name.as_ref().map(ToString::to_string),
-            document_id: conflict.document.to_string(),
-            path: conflict.path.to_string(),
-            kind: conflict.kind.to_string(),
-            policy: conflict.policy.to_string(),
-            state: conflict.state.to_string(),
-            winner: winner.map(|candidate| candidate.id.as_str()),
-            why: why(conflict),
-            candidates: conflict.candidates.iter().map(candidate).collect(),
-            settled: conflict.settled.as_ref().map(|settled| SettledJson {
-                region: region_of(settled.origin).map(|region| region.to_string()),
-                origin: settled.origin.to_string(),
-                at: reply::rfc3339(settled.at),
-                change: settled.change.to_string(),
-                note: settled.note.as_deref(),
-            }),
-        }
-    }
-}
-
-impl<'a> CandidateJson<'a> {
-    fn new(candidate: &'a Candidate, region_of: RegionOf<'_>) -> Self {
-        Self {
-            id: &candidate.id,
-            value: candidate.value.as_ref(),
-            deleted: candidate.value.is_none(),
-            region: region_of(candidate.origin).map(|region| region.to_string()),
-            origin: candidate.origin.to_string(),
-            at: reply::rfc3339(candidate.at),
-            change: candidate.change.to_string(),
-        }
-    }
-}
-
-/// Says by which rule the value that shows was chosen.
-fn why(conflict: &Conflict) -> &'static str {
-    match (conflict.state, conflict.policy, conflict.kind) {
-        (ConflictState::Resolved, _, _) => "resolved: a later write superseded every candidate",
-        (ConflictState::Open, Policy::Auto, _) => {
-            "auto: Automerge's deterministic winner shows until someone chooses"
-        }
-        (ConflictState::AutoResolved, Policy::Auto, ConflictKind::Container) => {
-            "auto: what was created twice under one key is merged"
-        }
-        (ConflictState::AutoResolved, Policy::Auto, ConflictKind::Delete) => {
-            "auto: a write wins over a concurrent delete"
-        }
-        (ConflictState::AutoResolved, Policy::Auto, ConflictKind::Value | ConflictKind::Type) => {
-            "auto: Automerge's deterministic winner"
-        }
-        (ConflictState::Open | ConflictState::AutoResolved, Policy::Lww, _) => {
-            "lww: greatest timestamp, then greatest origin"
-        }
-    }
+pub(super) fn to_json<'a>(state: &ApiState, named: &'a NamedConflict) -> ConflictJson<'a> {
+    ConflictJson::new(named, &|origin| state.documents().region_of(origin))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::document::{Document, Write, Written};
 
 use super::error::Problem;
 use super::precondition::{self, Conditions, Verdict};
-use super::request::{document_name, is_media_type, no_query, prefers_minimal};
+use super::request::{author, document_name, is_media_type, no_query, prefers_minimal};
 use super::{Answer, ApiState, body, reply, session};
 
 /// The media type of a document.
@@ -79,10 +79,11 @@ pub(super) async fn delete(state: ApiState, request: Request) -> Answer {
     let (parts, body) = request.into_parts();
     no_query(parts.uri.query())?;
     let name = document_name(parts.uri.path())?;
+    let author = author(&parts.headers)?;
     let precondition = Conditions::parse(&parts.headers)?.for_write()?;
     drop(body);
     session::catch_up(&state, &parts.headers).await?;
-    let written = state.documents().write(name, Write::Delete, precondition).await?;
+    let written = state.documents().write(name, Write::Delete, author, precondition).await?;
     Ok(written_reply(&parts, written))
 }
 
@@ -108,12 +109,13 @@ async fn take(
     no_query(parts.uri.query())?;
     let name = document_name(parts.uri.path())?;
     let format = format(&parts.headers)?;
+    let author = author(&parts.headers)?;
     let precondition = Conditions::parse(&parts.headers)?.for_write()?;
     // Before the body, so that a waiting request holds none of the bytes in flight.
     session::catch_up(state, &parts.headers).await?;
     let payload = state.intake().json(body).await?;
     let write = format.write(payload.value)?;
-    let written = state.documents().write(name, write, precondition).await?;
+    let written = state.documents().write(name, write, author, precondition).await?;
     drop(payload.held);
     Ok(written_reply(parts, written))
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use anabranch_crdt::ids::{CollectionName, DocumentKey, DocumentName};
+use anabranch_crdt::ids::{AuthorName, CollectionName, DocumentKey, DocumentName};
 use axum::http::{HeaderMap, HeaderName};
 
 use super::error::Problem;
@@ -174,6 +174,21 @@ pub(super) fn from_cursor(cursor: &str) -> Option<String> {
     }
     String::from_utf8(text).ok()
 }
+
+/// Reads who makes the request, as far as it says.
+pub(super) fn author(headers: &HeaderMap) -> Result<Option<AuthorName>, Problem> {
+    let Some(value) = headers.get(AUTHOR) else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes());
+    let text = text.map_err(|_| bad_author("the header 'Author' is no UTF-8"))?;
+    text.parse().map(Some).map_err(|error| bad_author(&format!("the header 'Author': {error}")))
+}
+
+fn bad_author(detail: &str) -> Problem {
+    Problem::bad_request("bad_author", detail)
+}
+
+/// Who makes the request; kept inside the changes that it makes.
+const AUTHOR: HeaderName = HeaderName::from_static("author");
 
 /// Tells whether a media type, parameters included, is `expected`; a charset must be UTF-8.
 pub(super) fn is_media_type(value: &str, expected: &str) -> bool {

@@ -115,7 +115,7 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 }
 
 async fn write(documents: &Documents, to: &str, write: Write) {
-    soon(documents.write(name(to), write, Precondition::None)).await.unwrap();
+    soon(documents.write(name(to), write, None, Precondition::None)).await.unwrap();
 }
 
 async fn there(documents: &Documents, of: &str) -> Value {

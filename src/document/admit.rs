@@ -6,6 +6,7 @@
 //! saved and loaded again, because automerge accepts some changes whose documents it cannot load.
 
 use anabranch_crdt::document::{Admitted, ApplyError, ChangeSummary, Document, inspect};
+use anabranch_crdt::message::Act;
 use bytes::Bytes;
 
 use super::loaded::{Loaded, Outcome, Scene, damaged};
@@ -29,10 +30,13 @@ pub(super) fn admit(
         return Ok(((), Outcome::default()));
     }
     let at = scene.clock.tick();
-    let admitted: Vec<_> =
-        new.iter().map(|(_, change)| Admitted { change: change.clone(), at }).collect();
+    let admitted: Vec<_> = new
+        .iter()
+        .map(|(_, change)| Admitted { change: change.clone(), at, by: Some(scene.origin) })
+        .collect();
     rehearse(loaded, scene, &admitted)?;
-    let applied = loaded.document.apply(&admitted).map_err(|error| damaged(loaded.id, error))?;
+    let applied = loaded.document.apply(&admitted, scene.policies);
+    let applied = applied.map_err(|error| damaged(loaded.id, error))?;
     let mut outcome = Outcome::default();
     for index in &applied.new {
         let Some((summary, bytes)) = new.get(*index) else { continue };
@@ -54,6 +58,10 @@ fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
         let message = format!("a change has at most {MAX_CHANGE_OPERATIONS} operations");
         return Err(Error::new(ErrorKind::TooLarge, "change_too_large", message));
     }
+    if summary.message.act == Act::Policy {
+        let message = "only leaders make the changes that a policy calls for";
+        return Err(Error::new(ErrorKind::Invalid, "change_refused", message));
+    }
     let leader = |origin| scene.journal.region_of(origin).is_some();
     if summary.writer.is_none_or(leader) {
         let message = "a client writes under an id of its own, with 16 bytes";
@@ -65,7 +73,7 @@ fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
 /// Applies the changes to a copy, and saves and loads that.
 fn rehearse(loaded: &Loaded, scene: Scene<'_>, changes: &[Admitted]) -> Result<(), Error> {
     let mut copy = loaded.document.clone();
-    let applied = copy.apply(changes).map_err(refused)?;
+    let applied = copy.apply(changes, scene.policies).map_err(refused)?;
     if !applied.waiting.is_empty() {
         let message = "a change depends on others that are neither here nor in the request";
         return Err(Error::new(ErrorKind::Stale, "change_waits", message));

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::{
     Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
 };
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, Timestamp};
 use anabranch_crdt::json;
+use anabranch_crdt::message::Message;
 use anabranch_crdt::policy::Policies;
 use bytes::Bytes;
 use serde_json::Value;
@@ -15,7 +17,9 @@ use tracing::warn;
 
 use super::clock::NodeClock;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{DocumentRow, Draft, Journal, ReadError, Row, StoredDocument};
+use crate::journal::{
+    ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, StoredDocument,
+};
 use crate::settings::Limits;
 
 /// One loaded document.
@@ -52,7 +56,7 @@ pub(super) struct Scene<'a> {
 
 impl Scene<'_> {
     /// Names the writer of a change that is made now.
-    pub(super) fn author(&self, message: Option<String>) -> Author {
+    pub(super) fn author(&self, message: Message) -> Author {
         Author { origin: self.origin, at: self.clock.tick(), message }
     }
 }
@@ -90,7 +94,8 @@ impl Loaded {
             quarantined: BTreeSet::new(),
             unsaved_changes: stored.tail.len(),
         };
-        loaded.document.apply(&admitted(&stored.tail)).map_err(|error| damaged(id, error))?;
+        let tail = admitted(&stored.tail);
+        loaded.document.apply(&tail, policies).map_err(|error| damaged(id, error))?;
         loaded.value = loaded.document.value(policies);
         Ok(loaded)
     }
@@ -112,7 +117,7 @@ impl Loaded {
             return Ok(Outcome::default());
         }
         self.name = self.name.take().or_else(|| new.iter().find_map(|entry| entry.name.clone()));
-        let (done, collisions) = self.apply_all(new)?;
+        let (done, collisions) = self.apply_all(new, scene.policies)?;
         self.unsaved_changes = self.unsaved_changes.saturating_add(done.len());
         if done.is_empty() {
             return Ok(Outcome::default());
@@ -135,20 +140,33 @@ impl Loaded {
         if collisions.is_empty() && self.ledger.is_empty() {
             return Ok(());
         }
-        self.ledger.absorb(&self.document, self.id, collisions);
-        self.ledger.decide(&self.document, self.id, scene.policies);
-        let resolutions = self.document.resolutions(&self.ledger, scene.policies, scene.admits)?;
-        if !resolutions.is_empty() {
-            self.ledger.decide(&self.document, self.id, scene.policies);
-        }
+        self.ledger.absorb(&self.document, self.id, scene.policies, collisions);
+        let Self { document, ledger, id, .. } = self;
+        let resolutions = document.resolutions(ledger, *id, scene.policies, scene.admits)?;
         for change in resolutions {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }
-        let unsaved = self.ledger.unsaved().into_iter();
-        let row =
-            |(id, row): (_, Option<Vec<u8>>)| Row::Conflict(self.id, id, row.map(Bytes::from));
-        outcome.rows.extend(unsaved.map(row));
+        self.record(outcome);
         Ok(())
+    }
+
+    /// Drops rows of the ledger that are settled, and returns how many.
+    pub(super) fn forget(&mut self, conflicts: &[ConflictId]) -> (usize, Outcome) {
+        let mut outcome = Outcome::default();
+        let forgotten = self.ledger.forget(conflicts);
+        self.record(&mut outcome);
+        (forgotten, outcome)
+    }
+
+    /// Has the rows of the ledger stored that changed.
+    fn record(&mut self, outcome: &mut Outcome) {
+        for (id, row) in self.ledger.unsaved() {
+            let row = row.map(|(bytes, conflict)| LedgerRow {
+                summary: ConflictSummary::of(&conflict, self.name.clone()),
+                bytes: Bytes::from(bytes),
+            });
+            outcome.rows.push(Row::Conflict(self.id, id, row));
+        }
     }
 
     /// Brings the row up to date with the document, and has it stored.
@@ -195,13 +213,17 @@ impl Loaded {
     }
 
     /// Applies entries in batches, and those that wait for others again while that helps.
-    fn apply_all(&mut self, new: Vec<Entry>) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_all(
+        &mut self,
+        new: Vec<Entry>,
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         let mut left = new;
         loop {
             let before = dots.len();
             for batch in left.chunks(BATCH) {
-                let (applied, collided) = self.apply(batch)?;
+                let (applied, collided) = self.apply(batch, policies)?;
                 dots.extend(applied);
                 collisions.extend(collided);
             }
@@ -215,8 +237,12 @@ impl Loaded {
 
     /// Applies entries, each alone if together they fail; returns those that are in the history
     /// now. What waits for dependencies or cannot be applied stays pending.
-    fn apply(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
-        match self.document.apply(&admitted(new)) {
+    fn apply(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+        match self.document.apply(&admitted(new), policies) {
             Ok(applied) => {
                 let waiting: BTreeSet<usize> = applied.waiting.into_iter().collect();
                 let dots = new.iter().enumerate().filter(|(index, _)| !waiting.contains(index));
@@ -227,14 +253,18 @@ impl Loaded {
                 self.quarantine(new, &error);
                 Ok((Vec::new(), Collisions::default()))
             }
-            Err(_) => self.apply_each(new),
+            Err(_) => self.apply_each(new, policies),
         }
     }
 
-    fn apply_each(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_each(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         for entry in new {
-            let (applied, collided) = self.apply(std::slice::from_ref(entry))?;
+            let (applied, collided) = self.apply(std::slice::from_ref(entry), policies)?;
             dots.extend(applied);
             collisions.extend(collided);
         }
@@ -255,7 +285,11 @@ impl Loaded {
 }
 
 fn admitted(entries: &[Entry]) -> Vec<Admitted> {
-    let admitted = |entry: &Entry| Admitted { change: entry.change.clone(), at: entry.admitted };
+    let admitted = |entry: &Entry| Admitted {
+        change: entry.change.clone(),
+        at: entry.admitted,
+        by: Some(entry.origin),
+    };
     entries.iter().map(admitted).collect()
 }
 

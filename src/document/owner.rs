@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anabranch_crdt::document::ApplyError;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentName, Origin};
+use anabranch_crdt::message::Message;
 use anabranch_crdt::policy::Policies;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
@@ -69,16 +70,17 @@ impl Owner {
             self.lineage = Lineage::default();
         }
         match request {
-            Request::Write { name, write, precondition, reply } => {
+            Request::Write { name, write, author, precondition, reply } => {
                 let id = DocumentId::from(&name);
+                let message = Message { author, ..Message::default() };
                 let step = |loaded: &mut Loaded, scene: Scene<'_>| {
-                    write::write(loaded, scene, write, &precondition)
+                    write::write(loaded, scene, write, &precondition, message)
                 };
                 self.step(id, Some(name), reply, step);
             }
-            Request::Resolve { document, conflict, resolution, note, reply } => {
+            Request::Resolve { document, conflict, resolution, note, author, reply } => {
                 let step = |loaded: &mut Loaded, scene: Scene<'_>| {
-                    resolve::resolve(loaded, scene, conflict, &resolution, note.as_deref())
+                    resolve::resolve(loaded, scene, conflict, &resolution, note.as_deref(), author)
                 };
                 self.step(document, None, reply, step);
             }
@@ -95,6 +97,9 @@ impl Owner {
                 self.step(id, None, reply, |loaded, _| {
                     Ok((loaded.document.changes_since(&heads), Outcome::default()))
                 });
+            }
+            Request::Forget { document, conflicts, reply } => {
+                self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));
             }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));

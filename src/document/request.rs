@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::Change;
-use anabranch_crdt::ids::{ChangeHash, DocumentId, DocumentName};
+use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -24,6 +24,7 @@ pub(super) enum Request {
     Write {
         name: DocumentName,
         write: Write,
+        author: Option<AuthorName>,
         precondition: Precondition,
         reply: Reply<(Option<Document>, bool)>,
     },
@@ -32,6 +33,7 @@ pub(super) enum Request {
         conflict: ConflictId,
         resolution: Resolution,
         note: Option<String>,
+        author: Option<AuthorName>,
         reply: Reply<Resolved>,
     },
     Admit {
@@ -47,6 +49,12 @@ pub(super) enum Request {
         id: DocumentId,
         heads: Vec<ChangeHash>,
         reply: Reply<Vec<Change>>,
+    },
+    /// Settled conflicts are old enough to be dropped; answers how many were.
+    Forget {
+        document: DocumentId,
+        conflicts: Vec<ConflictId>,
+        reply: Reply<usize>,
     },
     /// Entries of other regions are durable; their documents are to be brought up to date.
     Refresh {

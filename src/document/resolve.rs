@@ -1,8 +1,10 @@
 //! Settling a conflict: one ordinary change that supersedes every candidate.
 
 use anabranch_crdt::conflict::{Conflict, ConflictId, ConflictState};
-use anabranch_crdt::document::{Collisions, settling_message};
+use anabranch_crdt::document::Collisions;
 use anabranch_crdt::edit::{Edit, Path};
+use anabranch_crdt::ids::AuthorName;
+use anabranch_crdt::message::{Act, Message};
 use serde_json::{Map, Value};
 
 use super::loaded::{Loaded, Outcome, Scene};
@@ -17,6 +19,7 @@ pub(super) fn resolve(
     id: ConflictId,
     resolution: &Resolution,
     note: Option<&str>,
+    author: Option<AuthorName>,
 ) -> Result<(Resolved, Outcome), Error> {
     let conflict = find(loaded, id)?.clone();
     if conflict.state == ConflictState::Resolved {
@@ -28,23 +31,22 @@ pub(super) fn resolve(
         return Err(write::not_found());
     }
     let place = loaded.ledger.place(&loaded.document, id).unwrap_or_else(|| conflict.path.clone());
-    let message = settling_message(id, note);
+    let message = Message { act: Act::Resolve(id), author, note: note.map(str::to_owned) };
     let edits = settling(loaded.value.as_ref(), &place, value);
     let mut outcome = match edits.is_empty() {
         true => Outcome::default(),
-        false => write::apply(loaded, scene, &edits, None, Some(message.clone()))?,
+        false => write::apply(loaded, scene, &edits, None, message.clone())?,
     };
     if outcome.drafts.is_empty() {
         // What is wanted stands there alone already. The ledgers of other regions still have to
         // hear of the decision, and they hear by changes.
-        let author = scene.author(Some(message));
+        let author = scene.author(message);
         let change = loaded.document.mark(&author);
+        let made = Collisions::made(&loaded.document, change.hash);
         let draft = loaded.draft(change, author.at);
         outcome.drafts.push(draft);
+        write::conclude(loaded, scene, &made, &mut outcome)?;
     }
-    let change = loaded.document.heads().first().copied();
-    let settled = change.map(|change| Collisions::settling(id, change)).unwrap_or_default();
-    write::conclude(loaded, scene, &settled, &mut outcome)?;
     let conflict = find(loaded, id)?.clone();
     let resolved = Resolved { name: loaded.name.clone(), conflict, document: loaded.shown() };
     Ok((resolved, outcome))

@@ -1,6 +1,8 @@
 //! The owners over real journals: what is answered is durable, what is refused leaves no trace,
 //! and what other regions send is reflected by the next read.
 
+mod ledger;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_crdt::document::{Author, Document as Replica};
@@ -13,6 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::journal::{Commit, JournalOptions};
+use crate::subscription::ConflictBell;
 
 /// One node without network: owners over a journal in a temporary directory.
 struct Fixture {
@@ -20,6 +23,7 @@ struct Fixture {
     journal: Journal,
     documents: Documents,
     owners: Option<Owners>,
+    bell: ConflictBell,
 }
 
 impl Fixture {
@@ -28,18 +32,27 @@ impl Fixture {
     }
 
     fn open(region: &str, directory: TempDir, limits: Limits) -> Self {
+        Self::timed(region, directory, limits, ticking())
+    }
+
+    fn timed(region: &str, directory: TempDir, limits: Limits, wall: WallClock) -> Self {
+        let bell = ConflictBell::new();
+        let rung = bell.clone();
         let (doorbell, queues) = owner_queues(2, 64);
         let options = JournalOptions {
             cluster: ClusterId(Uuid::nil()),
             region: region.parse().unwrap(),
             cache_bytes: 1 << 20,
             new_origin: Box::new(|| Origin(Uuid::new_v4())),
-            publish: Box::new(move |batch| doorbell.committed(batch)),
+            publish: Box::new(move |batch| {
+                doorbell.committed(batch);
+                rung.committed(batch);
+            }),
         };
         let journal = Journal::open(directory.path(), options).unwrap();
         let region: RegionName = region.parse().unwrap();
         journal.name_origin(journal.identity().origin, &region);
-        let lww = Policies { default: Policy::Lww, paths: Vec::new() };
+        let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
         let setting = Setting {
             region,
             collections: BTreeMap::from([("latest".parse().unwrap(), lww)]),
@@ -47,10 +60,10 @@ impl Fixture {
             limits,
             owners: 2,
             journal: journal.clone(),
-            clock: NodeClock::new(ticking(), Timestamp(0), Duration::from_secs(1)),
+            clock: NodeClock::new(wall, Timestamp(0), Duration::from_secs(1)),
         };
         let (documents, owners) = Documents::start(setting, queues).unwrap();
-        Self { directory: Some(directory), journal, documents, owners: Some(owners) }
+        Self { directory: Some(directory), journal, documents, owners: Some(owners), bell }
     }
 
     async fn restart(mut self, region: &str) -> Self {
@@ -61,11 +74,11 @@ impl Fixture {
     }
 
     async fn put(&self, name: &str, value: Value) -> Result<Written, Error> {
-        self.documents.write(at(name), Write::Put(value), Precondition::None).await
+        self.documents.write(at(name), Write::Put(value), None, Precondition::None).await
     }
 
     async fn patch(&self, name: &str, patch: Value) -> Result<Written, Error> {
-        self.documents.write(at(name), Write::MergePatch(patch), Precondition::None).await
+        self.documents.write(at(name), Write::MergePatch(patch), None, Precondition::None).await
     }
 
     async fn json(&self, name: &str) -> Value {
@@ -76,7 +89,7 @@ impl Fixture {
     async fn open_conflicts(&self) -> Vec<NamedConflict> {
         let filter =
             ConflictFilter { state: Some(ConflictState::Open), limit: 100, ..Default::default() };
-        self.documents.conflicts(filter).await.unwrap()
+        self.documents.conflicts(filter).await.unwrap().conflicts
     }
 
     /// Sends every entry that `other` lacks, as replication would.
@@ -136,7 +149,8 @@ async fn what_is_written_is_read_back_also_after_a_restart() {
     let mut expected = value;
     expected["title"] = json!("two");
     assert_eq!(node.json("notes/a").await, expected);
-    let deleted = node.documents.write(at("notes/a"), Write::Delete, Precondition::None).await;
+    let deleted =
+        node.documents.write(at("notes/a"), Write::Delete, None, Precondition::None).await;
     assert_eq!(deleted.unwrap().document, None);
     assert_eq!(node.json("notes/a").await, Value::Null);
     assert_eq!(code(node.patch("notes/a", json!({"title": "x"})).await), "document_not_found");
@@ -149,7 +163,8 @@ async fn preconditions_hold_writers_apart() {
     let node = Fixture::new("us-east");
     let create = || Precondition::NoneMatch(Vec::new());
     let name = at("notes/a");
-    let put = |value, condition| node.documents.write(name.clone(), Write::Put(value), condition);
+    let put =
+        |value, condition| node.documents.write(name.clone(), Write::Put(value), None, condition);
     let first = put(json!({"v": 1}), create()).await.unwrap().document.unwrap();
     assert_eq!(code(put(json!({"v": 2}), create()).await), "precondition_failed");
     let held = Precondition::Match(vec![first.digest]);
@@ -168,7 +183,7 @@ async fn limits_are_enforced_and_leave_the_document_as_it_was() {
     let deep = json!({"a": {"b": {"c": {"d": 1}}}});
     assert_eq!(code(node.patch("notes/a", deep).await), "too_deep");
     let edits = Write::Edits(vec![Edit::Remove { path: "/nope".parse().unwrap() }]);
-    let unfit = node.documents.write(at("notes/a"), edits, Precondition::None).await;
+    let unfit = node.documents.write(at("notes/a"), edits, None, Precondition::None).await;
     assert_eq!(code(unfit), "unfit_edit");
     assert_eq!(code(node.put("notes/a", json!([1])).await), "not_an_object");
     assert_eq!(node.json("notes/a").await, json!({"v": "x"}));
@@ -209,13 +224,13 @@ async fn two_regions_become_equal_and_list_what_collided() {
 
     let id = conflict.conflict.id;
     let wrong = Resolution::Take("nobody".into());
-    assert_eq!(code(us.documents.resolve(id, wrong, None).await), "unknown_candidate");
+    assert_eq!(code(us.documents.resolve(id, wrong, None, None).await), "unknown_candidate");
     let take = conflict.conflict.candidates[0].clone();
     let note = Some("agreed on the phone".to_owned());
-    let resolved = us.documents.resolve(id, Resolution::Take(take.id), note.clone()).await;
+    let resolved = us.documents.resolve(id, Resolution::Take(take.id), note.clone(), None).await;
     let (resolved, _) = resolved.unwrap();
     assert_eq!(resolved.conflict.state, ConflictState::Resolved);
-    let twice = us.documents.resolve(id, Resolution::Value(json!(1)), None).await;
+    let twice = us.documents.resolve(id, Resolution::Value(json!(1)), None, None).await;
     assert_eq!(code(twice), "already_resolved");
     us.send_to(&eu).await;
     assert_eq!(eu.json("notes/a").await["title"], take.value.unwrap());
@@ -255,17 +270,17 @@ async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
     }
     assert_eq!(us.json("latest/a").await, json!({"kept": 3}));
     let filter = ConflictFilter { limit: 10, ..Default::default() };
-    let found = us.documents.conflicts(filter.clone()).await.unwrap();
+    let found = us.documents.conflicts(filter.clone()).await.unwrap().conflicts;
     assert_eq!(found.len(), 2);
     for NamedConflict { conflict, .. } in found {
         assert_eq!(conflict.state, ConflictState::AutoResolved);
         let take = Resolution::Take(conflict.candidates[conflict.winner.unwrap()].id.clone());
-        us.documents.resolve(conflict.id, take, None).await.unwrap();
+        us.documents.resolve(conflict.id, take, None, None).await.unwrap();
     }
     us.send_to(&eu).await;
     for node in [&us, &eu] {
         assert_eq!(node.json("latest/a").await, json!({"kept": 3}));
-        let settled = node.documents.conflicts(filter.clone()).await.unwrap();
+        let settled = node.documents.conflicts(filter.clone()).await.unwrap().conflicts;
         assert!(settled.iter().all(|named| named.conflict.state == ConflictState::Resolved));
     }
     assert_eq!(
@@ -305,7 +320,11 @@ async fn an_entry_that_cannot_be_applied_is_set_aside_and_everything_else_goes_o
     let origin = Origin(Uuid::new_v4());
     let name = at("notes/a");
     let mut replica = Replica::new();
-    let author = |at| Author { origin, at: Timestamp(at), message: None };
+    let author = |at| Author {
+        origin,
+        at: Timestamp(at),
+        message: anabranch_crdt::message::Message::default(),
+    };
     let edit = |text: &str| [Edit::Set { path: "/t".parse().unwrap(), value: json!(text) }];
     let policies = Policies::default();
     let one = replica.edit(&edit("one"), &author(1), &policies).unwrap().unwrap();
@@ -339,13 +358,18 @@ async fn changes_of_a_client_are_admitted_once_and_checked() {
     let known = node.documents.changes_since(at("notes/a"), Vec::new()).await.unwrap();
     let mut replica = Replica::new();
     let admitted = |change: &Change| anabranch_crdt::document::Admitted {
+        by: None,
         change: change.bytes.clone(),
         at: Timestamp::MAX,
     };
-    replica.apply(&known.iter().map(admitted).collect::<Vec<_>>()).unwrap();
+    replica.apply(&known.iter().map(admitted).collect::<Vec<_>>(), &Policies::default()).unwrap();
     let edits = [Edit::Set { path: "/title".parse().unwrap(), value: json!("offline") }];
     let write = |replica: &mut Replica, origin| {
-        let author = Author { origin, at: Timestamp(1_700_000_000_000_001), message: None };
+        let author = Author {
+            origin,
+            at: Timestamp(1_700_000_000_000_001),
+            message: anabranch_crdt::message::Message::default(),
+        };
         replica.edit(&edits, &author, &Policies::default()).unwrap().unwrap().bytes
     };
     let forged = write(&mut replica.clone(), node.journal.identity().origin);

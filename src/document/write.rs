@@ -3,6 +3,7 @@
 use anabranch_crdt::document::Collisions;
 use anabranch_crdt::edit::{self, Edit, EditError};
 use anabranch_crdt::json::{self, JsonError};
+use anabranch_crdt::message::Message;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
@@ -17,27 +18,28 @@ pub(super) fn write(
     scene: Scene<'_>,
     write: Write,
     precondition: &Precondition,
+    message: Message,
 ) -> Result<((Option<Document>, bool), Outcome), Error> {
     check(loaded, precondition)?;
     let created = loaded.value.is_none();
     let outcome = match write {
-        Write::Delete => delete(loaded, scene)?,
+        Write::Delete => delete(loaded, scene, message)?,
         Write::Put(value) => {
             let none = Value::Object(Map::new());
             let edits = edit::difference(loaded.value.as_ref().unwrap_or(&none), &value);
-            apply(loaded, scene, &edits, Some(&value), None)?
+            apply(loaded, scene, &edits, Some(&value), message)?
         }
         Write::MergePatch(patch) => {
             let edits = edit::merge_patch(present(loaded)?, &patch).map_err(edit_error)?;
-            apply(loaded, scene, &edits, None, None)?
+            apply(loaded, scene, &edits, None, message)?
         }
         Write::JsonPatch(patch) => {
             let edits = edit::json_patch(present(loaded)?, &patch).map_err(edit_error)?;
-            apply(loaded, scene, &edits, None, None)?
+            apply(loaded, scene, &edits, None, message)?
         }
         Write::Edits(edits) => {
             present(loaded)?;
-            apply(loaded, scene, &edits, None, None)?
+            apply(loaded, scene, &edits, None, message)?
         }
     };
     let shown = loaded.shown();
@@ -51,7 +53,7 @@ pub(super) fn apply(
     scene: Scene<'_>,
     edits: &[Edit],
     next: Option<&Value>,
-    message: Option<String>,
+    message: Message,
 ) -> Result<Outcome, Error> {
     match next {
         Some(next) => check_value(next, scene.limits)?,
@@ -65,10 +67,11 @@ pub(super) fn apply(
     let changed = loaded.document.edit(edits, &author, scene.policies).map_err(edit_error)?;
     let Some(change) = changed else { return Ok(Outcome::default()) };
     check_change(change.bytes.len(), scene.limits)?;
+    let made = Collisions::made(&loaded.document, change.hash);
     let mut outcome = Outcome::default();
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
-    conclude(loaded, scene, &Collisions::default(), &mut outcome)?;
+    conclude(loaded, scene, &made, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -86,13 +89,14 @@ pub(super) fn conclude(
     check_size(loaded.row.json.as_ref().map_or(0, Bytes::len), scene.limits)
 }
 
-fn delete(loaded: &mut Loaded, scene: Scene<'_>) -> Result<Outcome, Error> {
-    let author = scene.author(None);
+fn delete(loaded: &mut Loaded, scene: Scene<'_>, message: Message) -> Result<Outcome, Error> {
+    let author = scene.author(message);
     let change = loaded.document.delete(&author).ok_or_else(not_found)?;
+    let made = Collisions::made(&loaded.document, change.hash);
     let mut outcome = Outcome::default();
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
-    conclude(loaded, scene, &Collisions::default(), &mut outcome)?;
+    conclude(loaded, scene, &made, &mut outcome)?;
     Ok(outcome)
 }
 

@@ -30,30 +30,40 @@ impl Leader {
             document: Document::new(),
             ledger: Ledger::default(),
             log: Vec::new(),
-            policies: Policies { default: policy, paths: Vec::new() },
+            policies: Policies::new(policy, Vec::new(), Vec::new()),
         }
     }
 
     fn edit(&mut self, at: u64, edits: &[Edit]) {
-        let author = Author { origin: self.origin, at: Timestamp(BASE + at), message: None };
+        let author = Author {
+            origin: self.origin,
+            at: Timestamp(BASE + at),
+            message: anabranch_crdt::message::Message::default(),
+        };
         let change = self.document.edit(edits, &author, &self.policies).unwrap().unwrap();
-        self.log.push(Admitted { change: change.bytes, at: author.at });
+        let made = Collisions::made(&self.document, change.hash);
+        let id = DocumentId(Uuid::nil());
+        self.ledger.absorb(&self.document, id, &self.policies, &made);
+        self.log.push(Admitted { change: change.bytes, at: author.at, by: Some(self.origin) });
     }
 
     fn receive(&mut self, changes: &[Admitted]) {
-        let applied = self.document.apply(changes).unwrap();
+        let applied = self.document.apply(changes, &self.policies).unwrap();
         self.log.extend(applied.new.iter().map(|index| changes[*index].clone()));
         self.settle(&applied.collisions);
     }
 
     fn settle(&mut self, collisions: &Collisions) {
         let id = DocumentId(Uuid::nil());
-        self.ledger.absorb(&self.document, id, collisions);
-        self.ledger.decide(&self.document, id, &self.policies);
-        let made = self.document.resolutions(&self.ledger, &self.policies, |_| true).unwrap();
-        let at = Timestamp(BASE);
-        self.log.extend(made.into_iter().map(|change| Admitted { change: change.bytes, at }));
-        self.ledger.decide(&self.document, id, &self.policies);
+        self.ledger.absorb(&self.document, id, &self.policies, collisions);
+        let policies = &self.policies;
+        let made = self.document.resolutions(&mut self.ledger, id, policies, |_| true).unwrap();
+        let (at, origin) = (Timestamp(BASE), self.origin);
+        self.log.extend(made.into_iter().map(|change| Admitted {
+            change: change.bytes,
+            at,
+            by: Some(origin),
+        }));
         self.ledger.unsaved();
     }
 }

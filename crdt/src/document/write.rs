@@ -1,17 +1,15 @@
 //! Edits as Automerge operations, one change for each request.
 
 use super::view::{Held, Slot, View, count, merged_maps};
-use super::{Author, Change, Clamps, Document, actor, stored};
+use super::{Admissions, Author, Change, Document, actor, stored};
 use crate::edit::{Edit, EditError, Path};
+use crate::message::{Act, Message};
 use crate::policy::Policies;
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
     AutomergeError, ChangeHash, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, hydrate,
 };
 use serde_json::Value as Json;
-
-/// The message of a change that deletes its document.
-pub(super) const DELETE_MESSAGE: &str = "anabranch:delete";
 
 /// Applies edits as one change.
 pub(super) fn edit(
@@ -21,10 +19,10 @@ pub(super) fn edit(
     policies: &Policies,
 ) -> Result<Option<Change>, EditError> {
     let missing = !document.exists();
-    let Document { doc, clamps } = document;
+    let Document { doc, admissions } = document;
     doc.set_actor(actor(author.origin));
-    let options = || options(author, author.message.as_deref());
-    let hash = match run(doc.transaction(), edits, policies, clamps, options())? {
+    let options = || options(author, &author.message);
+    let hash = match run(doc.transaction(), edits, policies, admissions, options())? {
         Some(hash) => hash,
         None if missing => doc.empty_commit(options()),
         None => return Ok(None),
@@ -36,10 +34,10 @@ fn run(
     tx: Transaction<'_>,
     edits: &[Edit],
     policies: &Policies,
-    clamps: &Clamps,
+    admissions: &Admissions,
     options: CommitOptions,
 ) -> Result<Option<ChangeHash>, EditError> {
-    let mut writer = Writer { tx, policies, clamps };
+    let mut writer = Writer { tx, policies, admissions };
     match first_fields(edits).filter(|_| writer.tx.length(ROOT) == 0) {
         Some(fields) => writer.tx.init_root_from_hydrate(&fields?).map_err(defect)?,
         None => edits.iter().try_for_each(|edit| writer.edit(edit))?,
@@ -52,7 +50,7 @@ fn run(
 pub(super) fn mark(document: &mut Document, author: &Author) -> Change {
     let doc = &mut document.doc;
     doc.set_actor(actor(author.origin));
-    let hash = doc.empty_commit(options(author, author.message.as_deref()));
+    let hash = doc.empty_commit(options(author, &author.message));
     let change = doc.get_change_by_hash(&hash).expect("the change was just made");
     stored(&change)
 }
@@ -65,16 +63,17 @@ pub(super) fn delete(document: &mut Document, author: &Author) -> Change {
     let keys: Vec<String> = tx.keys(ROOT).collect();
     let removed = keys.into_iter().try_for_each(|key| tx.delete(ROOT, key));
     removed.expect("the keys were read in the same transaction");
-    let (hash, _) = tx.commit_with(options(author, Some(DELETE_MESSAGE)));
-    let hash = hash.unwrap_or_else(|| doc.empty_commit(options(author, Some(DELETE_MESSAGE))));
+    let message = Message { act: Act::Delete, ..author.message.clone() };
+    let (hash, _) = tx.commit_with(options(author, &message));
+    let hash = hash.unwrap_or_else(|| doc.empty_commit(options(author, &message)));
     let change = doc.get_change_by_hash(&hash).expect("the change was just made");
     stored(&change)
 }
 
-fn options(author: &Author, message: Option<&str>) -> CommitOptions {
+fn options(author: &Author, message: &Message) -> CommitOptions {
     let time = i64::try_from(author.at.0).unwrap_or(i64::MAX);
     let options = CommitOptions::default().with_time(time);
-    match message {
+    match message.text() {
         Some(message) => options.with_message(message),
         None => options,
     }
@@ -83,7 +82,7 @@ fn options(author: &Author, message: Option<&str>) -> CommitOptions {
 struct Writer<'a> {
     tx: Transaction<'a>,
     policies: &'a Policies,
-    clamps: &'a Clamps,
+    admissions: &'a Admissions,
 }
 
 /// A field or an element, and what stands there.
@@ -298,7 +297,7 @@ impl Writer<'_> {
             let slots = view.slots(&holders, &prop);
             let winner = view.winner(&slots, above).ok_or_else(|| missing(&here()))?;
             (holders, list) = match &winner.value {
-                Held::Object(ObjType::Map | ObjType::Table) => (merged_maps(&slots, winner), false),
+                Held::Object(ObjType::Map | ObjType::Table) => (merged_maps(&slots), false),
                 Held::Object(ObjType::List) => (vec![winner.operation.clone()], true),
                 Held::Object(ObjType::Text) | Held::Scalar(_) => {
                     return Err(EditError::Unfit(format!(
@@ -312,7 +311,7 @@ impl Writer<'_> {
     }
 
     fn view(&self) -> View<'_, Transaction<'_>> {
-        View::new(&self.tx, self.policies, self.clamps)
+        View::new(&self.tx, self.policies, self.admissions)
     }
 }
 

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anabranch_crdt::ids::{ClusterId, CollectionName, RegionName};
-use anabranch_crdt::policy::{PathPattern, Policies, Policy};
+use anabranch_crdt::policy::{Extent, PathPattern, PathRule, Policies, Policy};
 use toml::Spanned;
 use toml::de::DeValue;
 
@@ -315,14 +315,11 @@ fn read_policies(section: &Section<'_>) -> Result<Policies, ConfigError> {
         None => Policy::default(),
     };
     let Some(value) = section.optional("paths") else {
-        return Ok(Policies { default, paths: Vec::new() });
+        return Ok(Policies::new(default, Vec::new(), Vec::new()));
     };
     let title = section.title.replace(']', ".paths]");
     let section = Section::new(section.source, title, value)?;
-    // The order of the file decides between patterns of one length, so it must survive.
-    let mut lines: Vec<_> = section.table.iter().collect();
-    lines.sort_by_key(|(key, _)| key.span().start);
-    let paths = lines.into_iter().map(|(key, value)| {
+    let paths = section.table.iter().map(|(key, value)| {
         let pattern: PathPattern = key.get_ref().parse().map_err(|error| {
             section
                 .source
@@ -330,16 +327,19 @@ fn read_policies(section: &Section<'_>) -> Result<Policies, ConfigError> {
                 .help("a path is a quoted JSON pointer, like  \"/population\" = \"lww\"")
         })?;
         let policy = read_policy(section.source, &section.text_of(key.get_ref(), value)?)?;
-        Ok((pattern, policy))
+        Ok(PathRule { pattern, policy, extent: Extent::Parts })
     });
-    Ok(Policies { default, paths: paths.collect::<Result<_, _>>()? })
+    Ok(Policies::new(default, paths.collect::<Result<_, _>>()?, Vec::new()))
 }
 
 fn read_policy(source: Source<'_>, text: &Spanned<&str>) -> Result<Policy, ConfigError> {
     text.get_ref().parse().map_err(|_| {
-        let help = match closest(text.get_ref(), &["auto", "lww"]) {
-            Some(word) => format!("did you mean '{word}'? (policies: auto, lww)"),
-            None => "policies: auto, lww".to_owned(),
+        let names = Policy::ALL.map(|policy| policy.to_string());
+        let known: Vec<&str> = names.iter().map(String::as_str).collect();
+        let list = known.join(", ");
+        let help = match closest(text.get_ref(), &known) {
+            Some(word) => format!("did you mean '{word}'? (policies: {list})"),
+            None => format!("policies: {list}"),
         };
         source.error(&text.span(), format!("unknown policy '{}'", text.get_ref())).help(help)
     })

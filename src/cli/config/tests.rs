@@ -145,16 +145,15 @@ fn an_error_shows_the_line_and_underlines_the_mistake() {
 fn limits_and_paths_are_taken_over() {
     let topology = parse(&plus(
         "[limits]\ndocument = \"1MiB\"\ncache = 1048576\nsession_wait = \"250ms\"\n\
-         [collection.c]\npolicy = \"lww\"\n[collection.c.paths]\n\"/b\" = \"auto\"\n\"/*\" = \"lww\"\n",
+         [collection.c]\npolicy = \"lww\"\n[collection.c.paths]\n\"/b\" = \"auto\"\n\"/*\" = \"max\"\n",
     ))
     .unwrap();
     let limits = &topology.limits;
     assert_eq!((limits.document_bytes, limits.cache_bytes), (1 << 20, 1 << 20));
     assert_eq!(limits.session_wait, std::time::Duration::from_millis(250));
     let policies = &topology.collections[&"c".parse().unwrap()];
-    assert_eq!(policies.default, Policy::Lww);
-    let paths: Vec<String> = policies.paths.iter().map(|(path, _)| path.to_string()).collect();
-    assert_eq!(paths, ["/b", "/*"], "in the order of the file, not of the alphabet");
+    let of = |path: &str| policies.of(&path.parse().unwrap());
+    assert_eq!([of("/b"), of("/a"), of("")], [Policy::Auto, Policy::Max, Policy::Lww]);
 }
 
 #[test]

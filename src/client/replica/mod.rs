@@ -25,6 +25,7 @@ use anabranch_crdt::conflict::Conflict;
 use anabranch_crdt::document::Author;
 use anabranch_crdt::ids::{ClusterId, CollectionName, DocumentId, DocumentName, Origin, Timestamp};
 use anabranch_crdt::json;
+use anabranch_crdt::message::Message;
 use anabranch_crdt::policy::Policies;
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
@@ -126,7 +127,8 @@ impl Replica {
     ) -> Result<Written, Error> {
         // After an error the document is read again: it was taken out of the cache.
         let mut loaded = self.take(name)?;
-        let author = Author { origin: self.writer, at: self.clock.tick(), message: None };
+        let author =
+            Author { origin: self.writer, at: self.clock.tick(), message: Message::default() };
         let number = loaded.next;
         let policies = self.settings.collections.get(&name.collection).cloned();
         let policies = policies.unwrap_or_default();

@@ -204,9 +204,14 @@ fn a_rolled_back_replica_takes_a_new_id() {
     let writer = replica.writer();
     let pushes = replica.pushes(&name("notes/a")).unwrap();
     let mut there = Document::new();
-    let admitted = |change| anabranch_crdt::document::Admitted { change, at: Timestamp::MAX };
-    there.apply(&[admitted(pushes[0].change.clone())]).unwrap();
-    let author = Author { origin: writer, at: Timestamp(9), message: None };
+    let admitted =
+        |change| anabranch_crdt::document::Admitted { change, at: Timestamp::MAX, by: None };
+    there.apply(&[admitted(pushes[0].change.clone())], &Policies::default()).unwrap();
+    let author = Author {
+        origin: writer,
+        at: Timestamp(9),
+        message: anabranch_crdt::message::Message::default(),
+    };
     let edits = anabranch_crdt::edit::difference(&json!({ "step": 1 }), &json!({ "step": 2 }));
     let forgotten = there.edit(&edits, &author, &Policies::default()).unwrap().unwrap();
     let pulled = Pulled { name: name("notes/a"), changes: vec![forgotten.bytes] };

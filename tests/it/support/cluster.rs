@@ -9,7 +9,7 @@ use anabranch::pki;
 use anabranch::settings::{Limits, PkiPaths, RegionSettings, Settings};
 use anabranch::transport::LinkState;
 use anabranch_crdt::ids::{ClusterId, RegionName};
-use anabranch_crdt::policy::{Policies, Policy};
+use anabranch_crdt::policy::{Extent, PathRule, Policies, Policy};
 use bytes::Bytes;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -42,8 +42,13 @@ impl Plan {
 
     /// Sets how a collection resolves conflicts; `paths` are exceptions.
     pub(crate) fn policy(mut self, collection: &str, of: Policy, paths: &[(&str, Policy)]) -> Self {
-        let paths = paths.iter().map(|(path, policy)| (path.parse().unwrap(), *policy)).collect();
-        self.collections.insert(collection.to_owned(), Policies { default: of, paths });
+        let rule = |(path, policy): &(&str, Policy)| PathRule {
+            pattern: path.parse().unwrap(),
+            policy: *policy,
+            extent: Extent::Parts,
+        };
+        let rules = paths.iter().map(rule).collect();
+        self.collections.insert(collection.to_owned(), Policies::new(of, rules, Vec::new()));
         self
     }
 

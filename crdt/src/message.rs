@@ -1,0 +1,221 @@
+//! The message of a change: what the change is for, who asked for it, and a note.
+//!
+//! It is kept inside the change, as a line of JSON, so it replicates and never gets lost, and
+//! other Automerge readers can show it. An ordinary write of nobody in particular has none. A
+//! message that another program wrote is the note of an ordinary write.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::conflict::ConflictId;
+use crate::ids::AuthorName;
+
+/// What a change is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Act {
+    /// An ordinary write.
+    #[default]
+    Write,
+    /// The delete of the document.
+    Delete,
+    /// The resolution of a conflict.
+    Resolve(ConflictId),
+    /// Nobody needs to look at the conflict any more; nothing is written.
+    Dismiss(ConflictId),
+    /// Somebody should look at the conflict again; nothing is written.
+    Reopen(ConflictId),
+    /// What showed before the conflict was resolved is written again, and the conflict is open.
+    Undo(ConflictId),
+    /// The document is as it was at an earlier point.
+    Revert,
+    /// What a policy calls for; every leader makes the same change.
+    Policy,
+}
+
+impl Act {
+    /// Returns the act that a word stands for; those about a conflict need one.
+    #[must_use]
+    pub fn named(word: &str, conflict: Option<ConflictId>) -> Option<Self> {
+        Some(match (word, conflict) {
+            ("write", None) => Self::Write,
+            ("delete", None) => Self::Delete,
+            ("revert", None) => Self::Revert,
+            ("policy", None) => Self::Policy,
+            ("resolve", Some(id)) => Self::Resolve(id),
+            ("dismiss", Some(id)) => Self::Dismiss(id),
+            ("reopen", Some(id)) => Self::Reopen(id),
+            ("undo", Some(id)) => Self::Undo(id),
+            _ => return None,
+        })
+    }
+
+    /// Returns the conflict that the change is about.
+    #[must_use]
+    pub fn conflict(&self) -> Option<ConflictId> {
+        match self {
+            Self::Resolve(id) | Self::Dismiss(id) | Self::Reopen(id) | Self::Undo(id) => Some(*id),
+            Self::Write | Self::Delete | Self::Revert | Self::Policy => None,
+        }
+    }
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write => "write",
+            Self::Delete => "delete",
+            Self::Resolve(_) => "resolve",
+            Self::Dismiss(_) => "dismiss",
+            Self::Reopen(_) => "reopen",
+            Self::Undo(_) => "undo",
+            Self::Revert => "revert",
+            Self::Policy => "policy",
+        })
+    }
+}
+
+/// The message of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Message {
+    /// What the change is for.
+    pub act: Act,
+    /// Who asked for it.
+    pub author: Option<AuthorName>,
+    /// Why.
+    pub note: Option<String>,
+}
+
+impl Message {
+    /// Makes a message with neither author nor note.
+    #[must_use]
+    pub fn of(act: Act) -> Self {
+        Self { act, author: None, note: None }
+    }
+
+    /// Returns the text that is kept in the change, if there is anything to keep.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        if *self == Self::default() {
+            return None;
+        }
+        let stored = Stored {
+            anabranch: self.act.to_string(),
+            conflict: self.act.conflict().map(|id| id.to_string()),
+            author: self.author.as_ref().map(ToString::to_string),
+            note: self.note.clone(),
+        };
+        Some(serde_json::to_string(&stored).expect("a message is made of text"))
+    }
+
+    /// Reads the message of a change.
+    #[must_use]
+    pub fn read(text: Option<&str>) -> Self {
+        let Some(text) = text else { return Self::default() };
+        let ours = text.starts_with(PREFIX).then(|| serde_json::from_str::<Stored>(text).ok());
+        ours.flatten().and_then(|stored| stored.message()).unwrap_or_else(|| Self {
+            note: Some(text.to_owned()).filter(|text| !text.is_empty()),
+            ..Self::default()
+        })
+    }
+}
+
+/// Tells whether a message says that its change deletes the document, without reading all of it.
+pub(crate) fn is_delete(text: &str) -> bool {
+    text.starts_with("{\"anabranch\":\"delete\"")
+}
+
+/// Tells whether a message says that its change deletes what a policy lets go of a document.
+pub(crate) fn is_policy_delete(text: &str) -> bool {
+    is_policy(text) && Message::read(Some(text)).note.as_deref() == Some(POLICY_DELETE)
+}
+
+/// The note of a change by which a policy deletes a document.
+pub(crate) const POLICY_DELETE: &str = "delete";
+
+/// Tells whether a message says that its change was called for by a policy.
+pub(crate) fn is_policy(text: &str) -> bool {
+    text.starts_with("{\"anabranch\":\"policy\"")
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    anabranch: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conflict: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+impl Stored {
+    fn message(self) -> Option<Message> {
+        let conflict = self.conflict.as_deref().map(str::parse::<ConflictId>).transpose().ok()?;
+        let act = Act::named(&self.anabranch, conflict)?;
+        let author = self.author.as_deref().map(str::parse::<AuthorName>).transpose().ok()?;
+        Some(Message { act, author, note: self.note })
+    }
+}
+
+const PREFIX: &str = "{\"anabranch\":";
+
+#[cfg(test)]
+mod tests {
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn act() -> impl Strategy<Value = Act> {
+        let id = any::<[u8; 16]>().prop_map(ConflictId);
+        (0..8, id).prop_map(|(which, id)| match which {
+            0 => Act::Write,
+            1 => Act::Delete,
+            2 => Act::Resolve(id),
+            3 => Act::Dismiss(id),
+            4 => Act::Reopen(id),
+            5 => Act::Undo(id),
+            6 => Act::Revert,
+            _ => Act::Policy,
+        })
+    }
+
+    #[test]
+    fn an_ordinary_write_has_no_message() {
+        assert_eq!(Message::default().text(), None);
+        assert_eq!(Message::read(None), Message::default());
+        assert_eq!(Message::read(Some("")), Message::default());
+    }
+
+    #[test]
+    fn deletes_and_policies_are_told_by_their_beginning() {
+        let text = |act| Message { act, author: "ada".parse().ok(), note: None }.text().unwrap();
+        assert!(is_delete(&text(Act::Delete)) && !is_delete(&text(Act::Policy)));
+        assert!(is_policy(&text(Act::Policy)) && !is_policy(&text(Act::Write)));
+    }
+
+    #[test]
+    fn what_others_wrote_is_a_note() {
+        for text in ["fixed a typo", "{}", "{\"anabranch\":1}", "{\"anabranch\":\"resolve\"}"] {
+            let message = Message::read(Some(text));
+            assert_eq!((message.act, message.note.as_deref()), (Act::Write, Some(text)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_read_as_written(
+            act in act(), author in option::of("[a-zé ]{1,9}"), note in option::of(any::<String>()),
+        ) {
+            let author = author.map(|name| name.parse().unwrap());
+            let message = Message { act, author, note };
+            prop_assert_eq!(Message::read(message.text().as_deref()), message);
+        }
+
+        #[test]
+        fn any_text_is_read(text in any::<String>()) {
+            let _ = Message::read(Some(&text));
+        }
+    }
+}
