@@ -196,14 +196,12 @@ impl EditArgs {
             return serde_json::from_slice(&read_file(file).await?)
                 .map_err(|error| Failure::Usage(format!("this is no JSON: {error}")));
         }
-        Ok(self.apply(current))
+        Ok(self.apply(&current))
     }
 
-    fn apply(self, current: Value) -> Value {
-        let mut settings = match current {
-            Value::Object(settings) if !self.replace => settings,
-            _ => Map::new(),
-        };
+    fn apply(self, current: &Value) -> Value {
+        let there = if self.replace { None } else { current.as_object() };
+        let mut settings = there.cloned().unwrap_or_default();
         if let Some(policy) = self.policy {
             settings.insert("policy".to_owned(), Value::from(policy.name()));
         }
@@ -487,7 +485,7 @@ mod tests {
     #[test]
     fn flags_change_what_they_name_and_replace_starts_from_nothing() {
         let there = json!({"policy": "lww", "paths": {"/a": "max", "/b": "min"}, "more": 1});
-        let changed = edit(None, &["/b=first", "/c=auto:whole"]).apply(there.clone());
+        let changed = edit(None, &["/b=first", "/c=auto:whole"]).apply(&there);
         assert_eq!(
             changed,
             json!({"policy": "lww", "more": 1, "paths": {"/a": "max", "/b": "first",
@@ -497,14 +495,14 @@ mod tests {
         other.regions = Some(vec!["eu-west".parse().unwrap()]);
         other.remove_path = vec!["/a".to_owned()];
         assert_eq!(
-            other.apply(there.clone()),
+            other.apply(&there),
             json!({"policy": "region-priority", "regions": ["eu-west"], "paths": {"/b": "min"},
                 "more": 1})
         );
         let mut fresh = edit(Some(Policy::Max), &[]);
         fresh.replace = true;
-        assert_eq!(fresh.apply(there), json!({"policy": "max"}));
-        assert_eq!(edit(Some(Policy::Max), &[]).apply(Value::Null), json!({"policy": "max"}));
+        assert_eq!(fresh.apply(&there), json!({"policy": "max"}));
+        assert_eq!(edit(Some(Policy::Max), &[]).apply(&Value::Null), json!({"policy": "max"}));
     }
 
     #[test]

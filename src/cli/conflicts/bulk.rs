@@ -3,7 +3,7 @@
 
 use hyper::Method;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::decision::{DecisionArgs, Matching};
 use super::ledger::{self, Query};
@@ -78,7 +78,7 @@ pub(super) async fn run(
     args: DecisionArgs,
 ) -> Result<(), Failure> {
     let filter = matching.filter.query()?;
-    let body = body(&matching, act, args.note.as_deref())?;
+    let body = body(&matching, &act, args.note.as_deref())?;
     let expected = count(&args, filter, verb, matching.limit).await?;
     let call = Call::new(Method::POST, format!("/v1/conflicts:{}", verb.name()))
         .header("accept", Some("application/x-ndjson"))?
@@ -101,12 +101,9 @@ pub(super) async fn run(
 }
 
 /// Writes the body of the request.
-fn body(matching: &Matching, act: Value, why: Option<&str>) -> Result<Value, Failure> {
+fn body(matching: &Matching, act: &Value, why: Option<&str>) -> Result<Value, Failure> {
     let filter = matching.filter.body()?;
-    let mut body = match act {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
-    };
+    let mut body = act.as_object().cloned().unwrap_or_default();
     if filter.keys().all(|name| name == "state") {
         // That is every conflict there is, and it was said in so many words.
         body.insert("all".to_owned(), Value::from(true));
@@ -222,13 +219,13 @@ mod tests {
             ..LiveFilterArgs::default()
         };
         assert_eq!(
-            body(&matching(of_collection), json!({"take": "latest"}), Some("why")).unwrap(),
+            body(&matching(of_collection), &json!({"take": "latest"}), Some("why")).unwrap(),
             json!({"filter": {"collection": "cities"}, "take": "latest", "dry_run": true,
                 "limit": 5, "note": "why"})
         );
         let open = LiveFilterArgs { state: Some(State::Open), ..LiveFilterArgs::default() };
         assert_eq!(
-            body(&matching(open), json!({}), None).unwrap(),
+            body(&matching(open), &json!({}), None).unwrap(),
             json!({"filter": {"state": "open"}, "all": true, "dry_run": true, "limit": 5})
         );
     }

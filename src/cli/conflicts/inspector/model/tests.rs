@@ -53,11 +53,10 @@ fn ids(model: &Model) -> Vec<&str> {
 
 /// Answers the latest read of the row on the screen.
 fn reload(model: &mut Model, commands: &[Command], row: Row) {
-    let ticket = commands.iter().find_map(|command| match command {
-        Command::Load { ticket, .. } => Some(*ticket),
-        _ => None,
-    });
-    let ticket = ticket.expect("a row is read again");
+    let Some(Command::Load { ticket, .. }) = commands.last() else {
+        panic!("no row is read again: {commands:?}")
+    };
+    let ticket = *ticket;
     model.update(Event::Loaded { id: row.id.clone(), ticket, row: Ok(Box::new(row)) });
 }
 
