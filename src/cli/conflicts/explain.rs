@@ -29,7 +29,8 @@ pub(super) struct ExplainArgs {
 /// Runs the command.
 pub(super) async fn run(args: ExplainArgs) -> Result<(), Failure> {
     let mut client = Client::new(&args.node);
-    let row = Row::read(ledger::find(&mut client, &args.id).await?)?;
+    let mut row = Row::read(ledger::find(&mut client, &args.id).await?)?;
+    ledger::look_up_result(&mut client, &mut row).await?;
     let paragraphs = paragraphs(&row);
     match args.output {
         Format::Json => print_json(&serde_json::json!({
@@ -125,6 +126,9 @@ fn seen(row: &Row) -> Vec<String> {
     let shows = match (row.winner_index(), row.winner()) {
         (Some(index), Some(winner)) => {
             format!("Side {} shows: {}.", index + 1, short(&winner.text()))
+        }
+        (_, _) if row.later.is_some() => {
+            format!("What shows was written later than all sides: {}.", short(&row.shown()))
         }
         (_, _) => "What shows was written later than all sides.".to_owned(),
     };

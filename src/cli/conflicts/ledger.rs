@@ -1,12 +1,13 @@
 //! The ledger over HTTP: pages, one row, and what is done about one.
 
+use anabranch_crdt::ids::DocumentName;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::row::Row;
+use super::row::{Later, Row};
 use crate::cli::Failure;
 use crate::cli::author::AuthorArgs;
-use crate::cli::doc::take_list;
+use crate::cli::doc::{document_path, take_list};
 use crate::cli::http::{Call, Client, Reply, encode, target};
 
 /// The parts of a query.
@@ -97,6 +98,22 @@ pub(super) async fn find(client: &mut Client, prefix: &str) -> Result<Value, Fai
         ))),
         (None, _) => Err(Failure::NotFound(format!("no conflict starts with '{prefix}'"))),
     }
+}
+
+/// Looks up what the document has at the place of a conflict, if that is none of the sides.
+///
+/// # Errors
+/// What the node said, unless that is that there is no such document.
+pub(super) async fn look_up_result(client: &mut Client, row: &mut Row) -> Result<(), Failure> {
+    let name = row.document.as_ref().and_then(|name| name.parse::<DocumentName>().ok());
+    let (None, Some(name)) = (row.winner(), name) else { return Ok(()) };
+    let there = match client.send(Call::get(document_path(&name))).await {
+        Ok(reply) => reply.json()?.pointer(&row.path).cloned(),
+        Err(Failure::NotFound(_)) => None,
+        Err(failure) => return Err(failure),
+    };
+    row.later = Some(there.map_or(Later::Nothing, Later::Value));
+    Ok(())
 }
 
 /// What can be done about one conflict.

@@ -38,6 +38,16 @@ pub(super) struct Row {
     /// When the latest side was written.
     #[serde(default)]
     at: Option<Time>,
+    /// What the document has there now, where that is none of the sides and was looked up.
+    #[serde(skip)]
+    pub(super) later: Option<Later>,
+}
+
+/// What a document has at the place of a conflict.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Later {
+    Value(Value),
+    Nothing,
 }
 
 /// Where a conflict stands.
@@ -156,7 +166,12 @@ impl Row {
 
     /// Returns the value that shows as one line, or that it is none of the candidates.
     pub(super) fn shown(&self) -> String {
-        self.winner().map_or_else(|| "a later value".to_owned(), Candidate::text)
+        match (self.winner(), &self.later) {
+            (Some(winner), _) => winner.text(),
+            (None, Some(Later::Value(value))) => value.to_string(),
+            (None, Some(Later::Nothing)) => "(nothing)".to_owned(),
+            (None, None) => "a later value".to_owned(),
+        }
     }
 
     /// Returns what was done about it, the oldest first; a node may know only how it ended.

@@ -1,7 +1,7 @@
 //! `anabranch conflicts show`: one conflict, with base, sides and result next to each other.
 
 use super::ledger;
-use super::row::{Candidate, Row, State};
+use super::row::{Candidate, Later, Row, State};
 use crate::cli::Failure;
 use crate::cli::http::{Client, NodeArgs};
 use crate::cli::output::{Format, print, print_json, printable, render_table, terminal_width};
@@ -31,10 +31,12 @@ pub(super) struct ShowArgs {
 pub(super) async fn run(args: ShowArgs) -> Result<(), Failure> {
     let mut client = Client::new(&args.node);
     let value = ledger::find(&mut client, &args.id).await?;
-    match args.output {
-        Format::Json => print_json(&value),
-        Format::Table => print(page(&Row::read(value)?, terminal_width())),
+    if args.output == Format::Json {
+        return print_json(&value);
     }
+    let mut row = Row::read(value)?;
+    ledger::look_up_result(&mut client, &mut row).await?;
+    print(page(&row, terminal_width()))
 }
 
 /// Lays out everything that is known about one conflict.
@@ -104,12 +106,20 @@ fn value(candidate: &Candidate, width: u16) -> Vec<String> {
 
 fn result(row: &Row, width: u16) -> Vec<String> {
     let mut lines = vec![row.state.name().to_owned()];
-    match (row.winner_index(), row.winner()) {
-        (Some(index), Some(winner)) => {
-            lines.extend([format!("side {} shows", index + 1), String::new(), String::new()]);
+    let blank = [String::new(), String::new()];
+    match (row.winner_index(), row.winner(), &row.later) {
+        (Some(index), Some(winner), _) => {
+            lines.push(format!("side {} shows", index + 1));
+            lines.extend(blank);
             lines.extend(value(winner, width));
         }
-        (_, _) => lines.push("a later value shows".to_owned()),
+        (_, _, Some(Later::Value(value))) => {
+            lines.push("what is there now".to_owned());
+            lines.extend(blank);
+            lines.extend(value_lines(value, usize::from(width), VALUE_LINES));
+        }
+        (_, _, Some(Later::Nothing)) => lines.push("nothing is there now".to_owned()),
+        (_, _, None) => lines.push("a later value shows".to_owned()),
     }
     lines
 }
@@ -205,6 +215,11 @@ Next:
         );
         check_width(&text, 80);
         assert!(text.contains("a later value"), "{text}");
+        let mut row = super::super::samples::row(|v| v["winner"] = Value::Null);
+        row.later = Some(Later::Value(json!({"n": 7})));
+        let text_now = page(&row, Some(80));
+        assert!(text_now.contains("│ what is there now\n"), "{text_now}");
+        assert!(text_now.contains("│   \"n\": 7\n"), "{text_now}");
         let act = "- resolved by ben in ap-south at 2026-03-01 10:16:30.000Z: census\\u{1b}[2J\n";
         assert!(text.contains(act), "{text}");
         assert!(text.contains("conflicts undo 3f2a9c1b"), "{text}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::super::ledger::{Act, Outcome};
-use super::super::super::row::Row;
+use super::super::super::row::{Candidate, Row};
 use super::{Command, Link, Listing, MOST_ROWS, Model, Overlay};
 use crate::cli::Failure;
 use crate::cli::doc::Change;
@@ -173,7 +173,8 @@ impl Model {
                 self.draft = None;
                 match Row::read(*now) {
                     Ok(now) => {
-                        self.say(format!("{} {place}: {} shows", act.done(), now.shown()));
+                        let what = written(row, act).unwrap_or_else(|| now.shown());
+                        self.say(format!("{} {place}: {what} shows", act.done()));
                         self.take_answer(row, now);
                     }
                     Err(failure) => self.complain(failure.to_string()),
@@ -223,5 +224,15 @@ impl Model {
             }
         }
         Vec::new()
+    }
+}
+
+/// Returns what a decision wrote, where the decision itself says it.
+fn written(row: &Row, act: &Act) -> Option<String> {
+    match act {
+        Act::Take(id) => row.candidates.iter().find(|side| side.id == *id).map(Candidate::text),
+        Act::Value(value) => Some(value.to_string()),
+        Act::Delete => Some("(nothing)".to_owned()),
+        Act::Merge | Act::Policy(_) | Act::Dismiss | Act::Reopen | Act::Undo => None,
     }
 }

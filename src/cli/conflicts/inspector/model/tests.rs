@@ -183,7 +183,7 @@ fn a_decision_shows_its_result_and_the_row_as_it_is_then() {
     let outcome = Ok(Outcome::Done(Box::new(now)));
     let after = model.update(Event::Acted { row: row.clone(), act: act.clone(), outcome });
     assert!(!model.status.is_bad, "{:?}", model.status);
-    assert_eq!(model.status.text, "resolved /population of cities/b: 2099000 shows");
+    assert_eq!(model.status.text, "resolved /population of cities/b: 2102650 shows");
     assert_eq!(model.current().unwrap().state, State::Resolved);
     reload(&mut model, &after, settled("b", 2, "b2"));
     assert_eq!(revision_of_act(&press(&mut model, "u")), Some("b2"));
