@@ -163,7 +163,7 @@ conflict  xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 document  cities/paris
 path      /name
 kind      value
-policy    auto (settings default)
+policy    auto (settings xxxxxxxxxxxxxxxx)
 state     open
 why       WHY
 

@@ -87,6 +87,8 @@ pub(super) async fn run(args: InspectorArgs) -> Result<(), Failure> {
 
 fn help() -> String {
     let mut command = Cli::command();
+    // Only then the parts know what they are parts of.
+    command.build();
     let help = command.find_subcommand_mut("conflicts").map(|conflicts| conflicts.render_help());
     let help = help.map(|help| help.to_string()).unwrap_or_default();
     format!("{}\n\nThe inspector opens on a terminal only.", help.trim_end())

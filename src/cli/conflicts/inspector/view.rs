@@ -122,17 +122,23 @@ fn list_line(row: &Row, width: usize) -> String {
     columns([&id, row.state.name(), &document, &path, &shows], width)
 }
 
-/// Lays out a line of the list. The first two columns are fixed, the others share the rest.
+/// Lays out a line of the list. The first two columns are fixed, the others share the rest; where
+/// it is narrow, only those are left that say which conflict it is.
 fn columns([id, state, document, path, shows]: [&str; 5], width: usize) -> String {
-    let rest = width.saturating_sub(8 + 13 + 4 * 2);
-    let third = rest / 3;
-    let cells = [
-        pad(id, 8),
-        pad(state, 13),
-        pad(document, third),
-        pad(path, third),
-        fit(shows, rest.saturating_sub(2 * third)),
-    ];
+    let cells = if width < NARROW {
+        let half = width.saturating_sub(8 + 2 * 2) / 2;
+        vec![pad(id, 8), pad(document, half), pad(path, half)]
+    } else {
+        let rest = width.saturating_sub(8 + 13 + 4 * 2);
+        let third = rest / 3;
+        vec![
+            pad(id, 8),
+            pad(state, 13),
+            pad(document, third),
+            pad(path, third),
+            fit(shows, rest.saturating_sub(2 * third)),
+        ]
+    };
     fit(&pad(&cells.join("  "), width), width)
 }
 
@@ -190,6 +196,9 @@ fn reversed() -> Style {
 }
 
 const KEYS: &str = "1-9 take  e edit  m merge  d dismiss  u undo  r reopen  h history  f /  ?  q";
+
+/// Columns below which the list has no room for states and values.
+const NARROW: usize = 60;
 
 /// Lines from which on list and conflict are shown at once.
 const BOTH: u16 = 12;
