@@ -21,7 +21,7 @@ impl Screen {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let screen = Self { socket: format!("anabranch-{}-{number}", std::process::id()) };
         let (columns, lines) = (columns.to_string(), lines.to_string());
-        let script = format!("{command}; echo \"exit code $?\"; stty -a; exec cat");
+        let script = format!("{command}; code=$?; {MODES}; echo \"exit code $code\"; exec cat");
         screen.tmux(&[
             "-f",
             "/dev/null",
@@ -94,6 +94,9 @@ impl Drop for Screen {
         self.tmux(&["kill-server"]);
     }
 }
+
+/// Says how the terminal was left: a screen that reads single keys has minus signs here.
+const MODES: &str = "stty -a | grep -o -e '-*isig -*icanon'";
 
 /// Says whether tmux is there. On the machines of CI it has to be.
 fn has_tmux() -> bool {
@@ -254,5 +257,5 @@ fn without_a_terminal_the_help_is_shown_and_without_a_node_the_reason() {
     let address = super::topology::free();
     let command = format!("{} conflicts --url http://{address}", program());
     let screen = Screen::open(80, 24, &command);
-    screen.shows(&["cannot reach", "is the node running?", "exit code 5"]);
+    screen.shows(&["error: cannot reach", "exit code 5"]);
 }
