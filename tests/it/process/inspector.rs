@@ -153,7 +153,12 @@ impl Collision {
     fn inspect(&self, columns: u16, lines: u16) -> Screen {
         let url = self.topology.url("east");
         let pid = self.topology.path("inspector.pid");
-        let inspector = format!("echo $$ > {}; exec {} conflicts", pid.display(), program());
+        let editor = self.topology.write("editor", "echo '\"Edited\"' > \"$1\"\n");
+        let inspector = format!(
+            "echo $$ > {}; export EDITOR=\"sh {editor}\"; exec {} conflicts",
+            pid.display(),
+            program()
+        );
         Screen::open(columns, lines, &format!("sh -c '{inspector} --url {url}'"))
     }
 
@@ -201,6 +206,11 @@ fn a_conflict_is_seen_settled_and_undone_and_others_are_heard_live() {
     });
     assert!(!live.contains("disconnected"), "{live}");
 
+    // The value that the editor leaves is written, and the screen comes back.
+    screen.press(&["/", "p", "a", "r", "i", "s", "Enter"]);
+    screen.shows(&["every state · 1 of 2 · /paris"]);
+    screen.decide("e", "\"Edited\" shows");
+    assert_eq!(document()["name"], "Edited");
     screen.press(&["q"]);
     screen.shows(&["exit code 0", "isig icanon"]);
 }

@@ -7,7 +7,7 @@ use crossterm::cursor::{Hide, Show};
 use crossterm::event::{Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use crossterm::execute;
 use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -59,7 +59,12 @@ impl Screen {
     /// It cannot be.
     pub(super) fn come_back(&mut self) -> Result<(), Failure> {
         take_over()?;
-        self.terminal.clear().map_err(|error| failed(&error))
+        execute!(io::stdout(), Clear(ClearType::All)).map_err(|error| failed(&error))?;
+        // A new one draws everything. Clearing the old one would ask the terminal where its cursor
+        // is, and the answer would come between the keys.
+        self.terminal =
+            Terminal::new(CrosstermBackend::new(io::stdout())).map_err(|e| failed(&e))?;
+        Ok(())
     }
 }
 
