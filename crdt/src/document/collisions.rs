@@ -36,8 +36,13 @@ pub struct Collisions {
     /// The changes that the batch brought.
     pub(super) new: Vec<ChangeHash>,
     pub(super) pairs: Vec<(Touch, Touch)>,
+    /// Pairs of deletes. They are no conflict, but either of them may have replaced a side of one
+    /// that the other is a side of.
+    pub(super) ties: Vec<(Touch, Touch)>,
     /// Changes that are about a conflict.
     pub(super) acts: Vec<(ConflictId, ChangeHash)>,
+    /// Changes of which an earlier admission was heard of than the one that counted.
+    pub(super) readmitted: BTreeSet<ChangeHash>,
 }
 
 impl Collisions {
@@ -48,14 +53,16 @@ impl Collisions {
         let meta = document.doc.get_change_meta_by_hash(&hash);
         let act = meta.and_then(|meta| Message::read(meta.message.as_deref()).act.conflict());
         let acts = act.into_iter().map(|conflict| (conflict, hash)).collect();
-        Self { new: vec![hash], pairs: Vec::new(), acts }
+        Self { new: vec![hash], acts, ..Self::default() }
     }
 
     /// Adds what a later batch collided with.
     pub fn extend(&mut self, later: Self) {
         self.new.extend(later.new);
         self.pairs.extend(later.pairs);
+        self.ties.extend(later.ties);
         self.acts.extend(later.acts);
+        self.readmitted.extend(later.readmitted);
     }
 
     /// Tells whether an empty ledger stays empty.
@@ -103,10 +110,15 @@ pub(super) fn apply(
 ) -> Result<Applied, ApplyError> {
     let parsed: Result<Vec<_>, _> = batch.iter().map(|admitted| parse(&admitted.change)).collect();
     let parsed = parsed?;
+    let mut readmitted = BTreeSet::new();
     for (change, admitted) in parsed.iter().zip(batch) {
-        document.admissions.note(change, admitted.at, admitted.by);
+        if document.admissions.note(change, admitted.at, admitted.by) {
+            readmitted.insert(change.hash());
+        }
     }
-    apply_parsed(document, &parsed, policies)
+    let mut applied = apply_parsed(document, &parsed, policies)?;
+    applied.collisions.readmitted = readmitted;
+    Ok(applied)
 }
 
 /// Applies changes whose admissions are noted already.
@@ -121,10 +133,14 @@ pub(super) fn apply_parsed(
     guarded(|| document.doc.apply_changes(changes.iter().cloned()))?
         .map_err(|error| ApplyError::Unfit(error.to_string()))?;
     let reader = Reader::new(document, policies);
-    let pairs = concurrent.pairs(reader, &changes);
+    let found = concurrent.pairs(reader, &changes);
+    let (ties, pairs) = found.into_iter().partition(|(one, other)| {
+        matches!((&one.action, &other.action), (Action::Delete, Action::Delete))
+    });
     let acts = changes.iter().filter_map(act).collect();
     let new = changes.iter().map(automerge::Change::hash).collect();
-    Ok(Applied { new: order, waiting, collisions: Collisions { new, pairs, acts } })
+    let collisions = Collisions { new, pairs, ties, acts, readmitted: BTreeSet::new() };
+    Ok(Applied { new: order, waiting, collisions })
 }
 
 /// Finds everything that collides in the whole history of a document, by going through it again.
@@ -302,7 +318,7 @@ impl Class {
     fn meets(self, other: Self) -> bool {
         match (self, other) {
             (Self::Plain, Self::Plain | Self::Deletion)
-            | (Self::Deletion, Self::Plain | Self::Edit)
+            | (Self::Deletion, Self::Plain | Self::Edit | Self::Deletion)
             | (Self::Edit, Self::Deletion) => true,
             (Self::Plain | Self::Insertion | Self::Policy | Self::Edit | Self::Deletion, _) => {
                 false
@@ -392,14 +408,14 @@ fn removal(remover: &Touch, inside: &Touch) -> Touch {
     }
 }
 
-/// Tells whether two concurrent operations on one register are a conflict: equal values are none,
-/// two deletes are none, two increments add up, and of two resolutions of one conflict one counts.
+/// Tells whether two concurrent operations on one register have to do with each other: equal
+/// values have not, two increments add up, and of two resolutions of one conflict one counts.
 fn differ(one: &Touch, other: &Touch) -> bool {
     if one.resolves.is_some() && one.resolves == other.resolves {
         return false;
     }
     match (&one.action, &other.action) {
-        (Action::Delete, Action::Delete) | (Action::Increment, Action::Increment) => false,
+        (Action::Increment, Action::Increment) => false,
         // Counters that start alike are two all the same.
         (Action::Put(ScalarValue::Counter(_)), Action::Put(ScalarValue::Counter(_))) => true,
         (Action::Put(one), Action::Put(other)) => one != other,

@@ -136,8 +136,29 @@ impl Ledger {
         for (one, other) in &collisions.pairs {
             self.join(document, id, [one, other]);
         }
+        self.tie(document, id, &collisions.ties);
         for (conflict, change) in &collisions.acts {
             self.act(document, id, *conflict, *change);
+        }
+        if !collisions.readmitted.is_empty() {
+            self.redate(document, &collisions.readmitted);
+        }
+    }
+
+    /// Has the rows of some changes decided again by the times that count for these now.
+    fn redate(&mut self, document: &Document, changes: &BTreeSet<automerge::ChangeHash>) {
+        for row in self.rows.values_mut().flatten() {
+            for member in row.members.values_mut() {
+                let change = automerge::ChangeHash(member.change.0);
+                if !changes.contains(&change) {
+                    continue;
+                }
+                if let Some(meta) = document.doc.get_change_meta_by_hash(&change) {
+                    member.at = document.admissions.effective(&change, meta.timestamp);
+                    member.leader = document.admissions.leader(&change, member.writer);
+                    row.grown = true;
+                }
+            }
         }
     }
 
@@ -326,6 +347,29 @@ impl Ledger {
     fn row(&self, conflict: ConflictId) -> Option<&Row> {
         let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
         self.rows.values().flatten().find(has_id)
+    }
+
+    /// Puts deletes into the rows of deletes that they are concurrent to.
+    fn tie(&mut self, document: &Document, id: DocumentId, ties: &[(Touch, Touch)]) {
+        let mut left: Vec<_> = ties.iter().collect();
+        loop {
+            let before = left.len();
+            left.retain(|(one, other)| {
+                let rows = self.rows.get(&one.register).into_iter().flatten();
+                let [first, second] = [one, other].map(|t| (t.counter, t.operation.clone()));
+                let known = |row: &Row| {
+                    row.members.contains_key(&first) || row.members.contains_key(&second)
+                };
+                let joins = rows.into_iter().any(known);
+                if joins {
+                    self.join(document, id, [one, other]);
+                }
+                !joins
+            });
+            if left.len() == before {
+                return;
+            }
+        }
     }
 
     /// Puts two operations into one row, merging the rows that have either.
