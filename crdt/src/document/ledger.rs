@@ -351,18 +351,14 @@ impl Ledger {
         self.rows.values().flatten().find(has_id)
     }
 
-    /// Puts deletes into the rows of deletes that they are concurrent to.
+    /// Puts deletes into the rows of what they are concurrent to, if they knew a side there that
+    /// the other did not: then that side is gone.
     fn tie(&mut self, document: &Document, id: DocumentId, ties: &[(Touch, Touch)]) {
         let mut left: Vec<_> = ties.iter().collect();
         loop {
             let before = left.len();
             left.retain(|(one, other)| {
-                let rows = self.rows.get(&one.register).into_iter().flatten();
-                let [first, second] = [one, other].map(|t| (t.counter, t.operation.clone()));
-                let known = |row: &Row| {
-                    row.members.contains_key(&first) || row.members.contains_key(&second)
-                };
-                let joins = rows.into_iter().any(known);
+                let joins = self.ends(document, one, other) || self.ends(document, other, one);
                 if joins {
                     self.join(document, id, [one, other]);
                 }
@@ -372,6 +368,21 @@ impl Ledger {
                 return;
             }
         }
+    }
+
+    fn ends(&self, document: &Document, delete: &Touch, side: &Touch) -> bool {
+        let key = (side.counter, side.operation.clone());
+        let rows = self.rows.get(&side.register).into_iter().flatten();
+        let members = rows
+            .filter(|row| row.members.contains_key(&key))
+            .flat_map(|row| row.members.values().filter(|member| member.value.is_some()));
+        let knows = |touch: &Touch, member: &Member| {
+            let change = automerge::ChangeHash(member.change.0);
+            touch.change != change && standin::knows(&document.doc, &touch.change, &change)
+        };
+        members.into_iter().any(|member| {
+            delete.action == Action::Delete && knows(delete, member) && !knows(side, member)
+        })
     }
 
     /// Puts two operations into one row, merging the rows that have either.
