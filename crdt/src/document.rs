@@ -45,7 +45,7 @@ pub use collisions::{Applied, Collisions};
 pub use history::{
     Blamed, Difference, HistoryCursor, HistoryPage, MAX_PATHS, Recorded, differences,
 };
-pub use ledger::{Flip, Ledger, StoredConflictError};
+pub use ledger::{Flip, Ledger, StoredConflictError, StoredRow};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -34,6 +34,21 @@ pub enum Act {
 }
 
 impl Act {
+    /// Returns the conflict that the change resolves.
+    #[must_use]
+    pub fn resolves(&self) -> Option<ConflictId> {
+        match self {
+            Self::Resolve(id) => Some(*id),
+            Self::Write
+            | Self::Delete
+            | Self::Dismiss(_)
+            | Self::Reopen(_)
+            | Self::Undo(_)
+            | Self::Revert
+            | Self::Policy => None,
+        }
+    }
+
     /// Returns the act that a word stands for; those about a conflict need one.
     #[must_use]
     pub fn named(word: &str, conflict: Option<ConflictId>) -> Option<Self> {

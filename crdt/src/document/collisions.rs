@@ -559,10 +559,6 @@ impl Made {
         action: Action,
         replaced: Vec<String>,
     ) -> Touch {
-        let resolves = match self.message.act {
-            Act::Resolve(id) => Some(id),
-            _ => None,
-        };
         Touch {
             operation,
             counter,
@@ -574,7 +570,7 @@ impl Made {
             register,
             action,
             replaced,
-            resolves,
+            resolves: self.message.act.resolves(),
         }
     }
 }

@@ -89,6 +89,9 @@ pub(super) enum What {
     Removed,
 }
 
+/// A row as it is stored, and what it says.
+pub type StoredRow = (Vec<u8>, Conflict);
+
 /// What other settings would change about a conflict.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Flip {
@@ -304,7 +307,7 @@ impl Ledger {
     }
 
     /// Returns the rows to store (`None`: to remove) since the last call.
-    pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<(Vec<u8>, Conflict)>)> {
+    pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<StoredRow>)> {
         let mut unsaved = Vec::new();
         for row in self.rows.values_mut().flatten() {
             (row.near, row.stirred) = (false, false);
@@ -555,7 +558,9 @@ fn settlement(
     let origin = writer(&meta.actor);
     let value = match message.act {
         Act::Dismiss(_) | Act::Reopen(_) => None,
-        _ => value_at(&document.doc, register, &[change]).map(|value| hydrated_json(&value)),
+        Act::Write | Act::Delete | Act::Resolve(_) | Act::Undo(_) | Act::Revert | Act::Policy => {
+            value_at(&document.doc, register, &[change]).map(|value| hydrated_json(&value))
+        }
     };
     Some(Settlement {
         act: message.act,
