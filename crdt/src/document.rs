@@ -15,6 +15,7 @@
 mod admissions;
 mod collisions;
 mod ledger;
+mod merge;
 mod register;
 mod resolutions;
 mod view;
@@ -39,6 +40,7 @@ use crate::policy::Policies;
 use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
 pub use ledger::{Ledger, StoredConflictError};
+pub use merge::{MergeError, merge};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
