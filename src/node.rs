@@ -22,13 +22,14 @@ use uuid::Uuid;
 
 use crate::api::{self, ApiState, Sources};
 use crate::document::{
-    Documents, Doorbell, NodeClock, OwnerQueues, Owners, Setting, WallClock, owner_queues,
+    Documents, Doorbell, NodeClock, OwnerQueues, Owners, Retention, Setting, WallClock,
+    owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
 use crate::leaf;
 use crate::settings::{RegionSettings, Settings};
-use crate::subscription::Changes;
+use crate::subscription::{Changes, ConflictBell, Conflicts};
 use crate::transport::{
     CommitSender, Transport, TransportHandle, TransportHooks, TransportSettings, commit_channel,
 };
@@ -102,13 +103,15 @@ impl NodeBuilder {
         let owners = owner_threads();
         let (doorbell, queues) = owner_queues(owners, limits.queue);
         let (commits, commit_receiver) = commit_channel();
-        let journal = self.open_journal(doorbell, commits)?;
+        let bell = ConflictBell::new();
+        let journal = self.open_journal(doorbell, commits, bell.clone())?;
         let clock =
             NodeClock::new(Arc::clone(&self.wall), journal.clock_floor(), limits.clock_skew);
         journal.name_origin(journal.origin(), &self.settings.region);
         let documents = self.documents(&journal, &clock, owners, queues);
         let (documents, owners) = documents.inspect_err(|_| journal.close())?;
-        Ok(Storage { journal, documents, owners, clock, commits: Some(commit_receiver) })
+        let commits = Some(commit_receiver);
+        Ok(Storage { journal, documents, owners, clock, bell, commits })
     }
 
     fn documents(
@@ -132,7 +135,12 @@ impl NodeBuilder {
         Documents::start(setting, queues)
     }
 
-    fn open_journal(&self, doorbell: Doorbell, commits: CommitSender) -> Result<Journal, Error> {
+    fn open_journal(
+        &self,
+        doorbell: Doorbell,
+        commits: CommitSender,
+        bell: ConflictBell,
+    ) -> Result<Journal, Error> {
         let directory = &self.settings.data;
         fs::create_dir_all(directory).map_err(|error| {
             let message = format!("{}: cannot be created: {error}", directory.display());
@@ -147,6 +155,7 @@ impl NodeBuilder {
             publish: Box::new(move |batch| {
                 doorbell.committed(batch);
                 commits.committed(batch);
+                bell.committed(batch);
             }),
         };
         Journal::open(directory, options).map_err(|error| {
@@ -205,6 +214,7 @@ struct Storage {
     documents: Documents,
     owners: Owners,
     clock: NodeClock,
+    bell: ConflictBell,
     commits: Option<crate::transport::CommitReceiver>,
 }
 
@@ -235,6 +245,8 @@ pub struct Node {
     parts: Parts,
     handle: TransportHandle,
     edge: JoinSet<std::io::Result<()>>,
+    /// Work that never ends by itself.
+    chores: JoinSet<()>,
     edge_stop: watch::Sender<bool>,
 }
 
@@ -260,8 +272,11 @@ impl Node {
             Err(error) => return Err(Box::new((error, parts))),
         };
         let journal = parts.storage.journal.clone();
+        let documents = parts.storage.documents.clone();
+        let bell = parts.storage.bell.clone();
         let sources = Sources {
-            documents: parts.storage.documents.clone(),
+            conflicts: Conflicts::new(journal.clone(), documents.clone(), bell),
+            documents: documents.clone(),
             changes: parts.changes.clone(),
             peers: handle.status(),
             origin: Box::new(move || journal.origin()),
@@ -273,8 +288,10 @@ impl Node {
         };
         let mut edge = JoinSet::new();
         edge.spawn(api::serve(listener, ApiState::new(settings, sources), stop).in_current_span());
+        let mut chores = JoinSet::new();
+        chores.spawn(Retention::new(documents).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
-        Ok(Self { http, quic, parts, handle, edge, edge_stop })
+        Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })
     }
 
     /// Returns where the node listens for HTTP.
@@ -326,6 +343,7 @@ impl Node {
     /// A part failed while it was stopped.
     pub async fn shutdown(mut self) -> Result<(), Error> {
         self.edge_stop.send_replace(true);
+        self.chores.shutdown().await;
         while let Some(ended) = self.edge.join_next().await {
             if let Some(error) = edge_failure(Some(ended)) {
                 tracing::error!(%error, "the HTTP edge failed while it was stopped");
@@ -345,6 +363,7 @@ impl Node {
                 edge_failure(ended).unwrap_or_else(|| failed("the HTTP edge ended"))
             }
             error = self.parts.transport.wait() => error,
+            Some(_) = self.chores.join_next() => failed("the retention of conflicts panicked"),
             () = self.parts.storage.owners.ended() => failed("a document owner panicked"),
         }
     }

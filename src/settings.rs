@@ -77,6 +77,10 @@ pub struct Limits {
     pub session_wait: Duration,
     /// How far a peer's clock may move this node's clock ahead. Default 1 s.
     pub clock_skew: Duration,
+    /// How long a settled conflict stays in the ledger; an open one stays. Default 90 days.
+    pub conflict_age: Duration,
+    /// Settled conflicts in the ledger; the oldest of more are dropped. Default 1,000,000.
+    pub conflict_rows: u64,
 }
 
 impl Limits {
@@ -113,6 +117,8 @@ impl Default for Limits {
             cache_bytes: 256 << 20,
             session_wait: Duration::from_secs(5),
             clock_skew: Duration::from_secs(1),
+            conflict_age: Duration::from_secs(90 * 24 * 3_600),
+            conflict_rows: 1_000_000,
         }
     }
 }

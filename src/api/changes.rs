@@ -100,10 +100,17 @@ enum Since {
     Token(String),
 }
 
+/// How the events of a feed are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Sse,
     Ndjson,
+}
+
+/// Reads how long a feed may be silent.
+pub(super) fn heartbeat(query: &Query<'_>) -> Result<Duration, Problem> {
+    let heartbeat = query.number("heartbeat", 100..=60_000, HEARTBEAT_DEFAULT)?;
+    Ok(Duration::from_millis(heartbeat))
 }
 
 impl Wanted {
@@ -116,15 +123,7 @@ impl Wanted {
             Some("start") => Since::Start,
             Some(token) => Since::Token(token.to_owned()),
         };
-        let format = match query.text("format") {
-            Some("sse") => Format::Sse,
-            Some("ndjson") => Format::Ndjson,
-            Some(_) => return Err(bad_query("the query parameter 'format' is sse or ndjson")),
-            None if accepts(headers, SSE) => Format::Sse,
-            None => Format::Ndjson,
-        };
-        let heartbeat = query.number("heartbeat", 100..=60_000, HEARTBEAT_DEFAULT)?;
-        let heartbeat = Duration::from_millis(heartbeat);
+        let (format, heartbeat) = (Format::wanted(&query, headers)?, heartbeat(&query)?);
         Ok(Self { since, format, heartbeat, collection: query.parsed("collection")? })
     }
 }
@@ -196,7 +195,18 @@ fn passes(event: &ChangeEvent, collection: Option<&CollectionName>) -> bool {
 }
 
 impl Format {
-    fn media_type(self) -> &'static str {
+    /// Reads which format a request wants.
+    pub(super) fn wanted(query: &Query<'_>, headers: &HeaderMap) -> Result<Self, Problem> {
+        match query.text("format") {
+            Some("sse") => Ok(Self::Sse),
+            Some("ndjson") => Ok(Self::Ndjson),
+            Some(_) => Err(bad_query("the query parameter 'format' is sse or ndjson")),
+            None if accepts(headers, SSE) => Ok(Self::Sse),
+            None => Ok(Self::Ndjson),
+        }
+    }
+
+    pub(super) fn media_type(self) -> &'static str {
         match self {
             Self::Sse => SSE,
             Self::Ndjson => NDJSON,
@@ -231,7 +241,7 @@ impl Format {
     }
 
     /// The status is sent long ago, so an error is the last line.
-    fn error(self, problem: &Problem, out: &mut Vec<u8>) {
+    pub(super) fn error(self, problem: &Problem, out: &mut Vec<u8>) {
         match self {
             Self::Sse => push_all(out, &["event: error\ndata: "]),
             Self::Ndjson => push_all(out, &["{\"error\":"]),
@@ -243,7 +253,7 @@ impl Format {
         self.end(out);
     }
 
-    fn end(self, out: &mut Vec<u8>) {
+    pub(super) fn end(self, out: &mut Vec<u8>) {
         out.extend_from_slice(match self {
             Self::Sse => b"\n\n",
             Self::Ndjson => b"\n",
@@ -251,7 +261,7 @@ impl Format {
     }
 }
 
-fn push_all(out: &mut Vec<u8>, texts: &[&str]) {
+pub(super) fn push_all(out: &mut Vec<u8>, texts: &[&str]) {
     texts.iter().for_each(|text| out.extend_from_slice(text.as_bytes()));
 }
 

@@ -2,7 +2,7 @@
 
 mod row;
 
-use anabranch_crdt::conflict::{ConflictId, ConflictState};
+use anabranch_crdt::conflict::ConflictId;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::ALLOW;
@@ -15,8 +15,8 @@ use crate::document::{ConflictFilter, NamedConflict, Resolution};
 use crate::error::Error;
 
 use super::documents::{describe_write, expect_json};
-use super::request::{Query, author, bad_query, no_query};
-use super::{Answer, ApiState, Problem, body, reply, session};
+use super::request::{Query, author, no_query};
+use super::{Answer, ApiState, Problem, body, ledger, reply, session};
 
 pub(super) use self::row::ConflictJson;
 
@@ -37,12 +37,11 @@ pub(super) async fn list(state: ApiState, request: Request) -> Answer {
     let (parts, _) = request.into_parts();
     let filter = filter(parts.uri.query())?;
     session::catch_up(&state, &parts.headers).await?;
-    let limit = filter.limit;
     let found = state.documents().conflicts(filter).await?;
-    let last = found.last().filter(|_| found.len() >= limit);
     let page = PageJson {
-        next: last.map(|last| last.conflict.id.to_string()),
-        conflicts: found.iter().map(|conflict| to_json(&state, conflict)).collect(),
+        conflicts: found.conflicts.iter().map(|conflict| to_json(&state, conflict)).collect(),
+        total: found.total,
+        next: found.next.map(|next| next.to_string()),
     };
     let mut response = reply::json(&page);
     reply::set_session(response.headers_mut(), &state.documents().position());
@@ -114,19 +113,16 @@ async fn refused(state: &ApiState, id: ConflictId, error: Error) -> Problem {
 }
 
 fn filter(query: Option<&str>) -> Result<ConflictFilter, Problem> {
-    let query = Query::parse(query, &["collection", "document", "state", "limit", "cursor"])?;
+    let known = [&ledger::FILTERS[..], &["since", "until", "limit", "cursor"]].concat();
+    let query = Query::parse(query, &known)?;
     let limit = query.number("limit", 1..=PAGE_CONFLICTS, PAGE_DEFAULT)?;
     Ok(ConflictFilter {
-        collection: query.parsed("collection")?,
-        document: query.parsed("document")?,
-        state: query.text("state").map(state_named).transpose()?,
+        since: ledger::time(&query, "since")?,
+        until: ledger::time(&query, "until")?,
         after: query.parsed("cursor")?,
         limit: usize::try_from(limit).unwrap_or(usize::MAX),
+        ..ledger::filter(&query)?
     })
-}
-
-fn state_named(text: &str) -> Result<ConflictState, Problem> {
-    text.parse().map_err(|error| bad_query(format!("the query parameter 'state': {error}")))
 }
 
 /// What a path below the ledger names.
@@ -187,10 +183,11 @@ fn bad_resolution(detail: &str) -> Problem {
 #[derive(Serialize)]
 struct PageJson<'a> {
     conflicts: Vec<ConflictJson<'a>>,
+    total: u64,
     next: Option<String>,
 }
 
-fn to_json<'a>(state: &ApiState, named: &'a NamedConflict) -> ConflictJson<'a> {
+pub(super) fn to_json<'a>(state: &ApiState, named: &'a NamedConflict) -> ConflictJson<'a> {
     ConflictJson::new(named, &|origin| state.documents().region_of(origin))
 }
 

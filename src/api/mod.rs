@@ -13,6 +13,7 @@ mod changes;
 mod conflicts;
 mod documents;
 mod error;
+mod ledger;
 mod listing;
 mod precondition;
 mod reply;
@@ -38,7 +39,7 @@ use tokio::sync::watch;
 use crate::document::Documents;
 use crate::replication::PeerStatus;
 use crate::settings::{Limits, RegionSettings, Settings};
-use crate::subscription::Changes;
+use crate::subscription::{Changes, Conflicts};
 
 use self::body::Intake;
 use self::error::Problem;
@@ -51,6 +52,8 @@ pub struct Sources {
     pub documents: Documents,
     /// The change feed.
     pub changes: Changes,
+    /// The live ledger.
+    pub conflicts: Conflicts,
     /// What replication knows of the other regions.
     pub peers: watch::Receiver<Arc<Vec<PeerStatus>>>,
     /// Tells the present origin of this node, which may change while it runs.
@@ -188,6 +191,8 @@ fn routes() -> Routes {
         .get("/v1/docs/{collection}", listing::list)
         .get("/v1/changes", changes::follow)
         .get("/v1/conflicts", conflicts::list)
+        .get("/v1/conflicts/stats", ledger::stats)
+        .get("/v1/conflicts/stream", ledger::follow)
         .get("/v1/conflicts/{id}", conflicts::read)
         .route(MethodFilter::POST, "/v1/conflicts/{id}", conflicts::act)
         .describe(Method::POST, "/v1/conflicts/{id}:resolve")

@@ -33,6 +33,12 @@ impl NodeClock {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner).tick(wall)
     }
 
+    /// Reads the wall clock, for what is no timestamp of a change.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        (self.wall)()
+    }
+
     /// Takes note of a peer's clock, as far as the allowed skew.
     pub fn observe(&self, seen: Timestamp) {
         let wall = (self.wall)();

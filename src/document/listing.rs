@@ -1,13 +1,15 @@
 //! Listings of documents and of conflicts.
 
-use anabranch_crdt::conflict::{Conflict, ConflictId};
+use std::collections::BTreeSet;
+
+use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::Ledger;
-use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey};
-use bytes::Bytes;
+use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, RegionName};
 
 use super::loaded::damaged;
-use super::{ConflictFilter, Document, Documents, NamedConflict, resolve};
+use super::{ConflictFilter, ConflictPage, Document, Documents, NamedConflict, resolve};
 use crate::error::{Error, ErrorKind};
+use crate::journal::{LedgerCount, LedgerFilter, LedgerRow, StoredConflict};
 
 impl Documents {
     /// Lists live documents in key order.
@@ -37,46 +39,37 @@ impl Documents {
     pub async fn count(&self, collection: &CollectionName, prefix: &str) -> Result<u64, Error> {
         let (journal, collection) = (self.setting.journal.clone(), collection.clone());
         let prefix = prefix.to_owned();
-        let counting = tokio::task::spawn_blocking(move || journal.count(&collection, &prefix));
-        let counted = counting.await.map_err(|error| {
-            Error::new(ErrorKind::Internal, "count_failed", "counting failed").with_source(error)
-        })?;
-        Ok(counted?)
+        blocking(move || Ok(journal.count(&collection, &prefix)?)).await
     }
 
-    /// Lists conflicts in a stable order.
+    /// Lists conflicts, newest first, and counts all that the filter passes.
     ///
     /// # Errors
     /// `Corrupt`, `Unavailable`.
-    pub async fn conflicts(&self, filter: ConflictFilter) -> Result<Vec<NamedConflict>, Error> {
+    pub async fn conflicts(&self, filter: ConflictFilter) -> Result<ConflictPage, Error> {
         self.settle().await?;
-        let mut found = Vec::new();
-        let mut after = match filter.after {
-            Some(id) => self.setting.journal.conflict_document(id)?.map(|document| (document, id)),
-            None => None,
-        };
-        loop {
-            let page = self.conflict_page(&filter, after)?;
-            let Some((document, id, _)) = page.last() else { return Ok(found) };
-            after = Some((*document, *id));
-            let full = page.len() == CONFLICT_PAGE;
-            for (document, _, row) in page {
-                let conflict = read(document, &row)?;
-                if filter.state.is_some_and(|state| state != conflict.state) {
-                    continue;
-                }
-                let named = self.with_name(conflict)?;
-                if self.matches(&named, &filter) {
-                    found.push(named);
-                }
-                if found.len() >= filter.limit {
-                    return Ok(found);
-                }
-            }
-            if filter.document.is_some() || !full {
-                return Ok(found);
-            }
-        }
+        let wanted = self.ledger_filter(&filter);
+        let journal = self.setting.journal.clone();
+        let page =
+            blocking(move || Ok(journal.conflicts(&wanted, filter.after, filter.limit)?)).await?;
+        let conflicts: Result<Vec<_>, Error> = page.rows.iter().map(named).collect();
+        Ok(ConflictPage { conflicts: conflicts?, total: page.total, next: page.next })
+    }
+
+    /// Counts the conflicts, by collection, state and kind; only those of one collection, if it is
+    /// given.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn conflict_stats(
+        &self,
+        collection: Option<CollectionName>,
+    ) -> Result<Vec<LedgerCount>, Error> {
+        self.settle().await?;
+        let journal = self.setting.journal.clone();
+        let mut counts = blocking(move || Ok(journal.conflict_counts()?)).await?;
+        counts.retain(|count| collection.is_none() || count.collection == collection);
+        Ok(counts)
     }
 
     /// Reads one conflict.
@@ -86,10 +79,30 @@ impl Documents {
     pub async fn conflict(&self, id: ConflictId) -> Result<NamedConflict, Error> {
         let document = self.setting.journal.conflict_document(id)?;
         let document = document.ok_or_else(|| resolve::not_found(id))?;
-        let rows = self.setting.journal.conflicts_of(document)?;
-        let row = rows.into_iter().find(|(found, _)| *found == id);
-        let (_, row) = row.ok_or_else(|| resolve::not_found(id))?;
-        self.with_name(read(document, &row)?)
+        let row = self.setting.journal.conflict(document, id)?;
+        let row = row.ok_or_else(|| resolve::not_found(id))?;
+        named(&StoredConflict { document, conflict: id, row })
+    }
+
+    /// A filter in the journal's words, which knows no regions.
+    pub(crate) fn ledger_filter(&self, filter: &ConflictFilter) -> LedgerFilter {
+        let of = |region: &RegionName| -> BTreeSet<Origin> {
+            let origins = self.setting.journal.origins().into_iter();
+            origins
+                .filter(|(_, of)| of.as_ref() == Some(region))
+                .map(|(origin, _)| origin)
+                .collect()
+        };
+        LedgerFilter {
+            collection: filter.collection.clone(),
+            document: filter.document.as_ref().map(DocumentId::from),
+            path: filter.path.clone().filter(|path| !path.is_root()),
+            kind: filter.kind,
+            state: filter.state,
+            leaders: filter.region.as_ref().map(of),
+            since: filter.since,
+            until: filter.until,
+        }
     }
 
     /// Has entries of other regions applied that wait for it, so that a listing shows what a read
@@ -100,39 +113,25 @@ impl Documents {
         }
         Ok(())
     }
-
-    fn conflict_page(
-        &self,
-        filter: &ConflictFilter,
-        after: Option<(DocumentId, ConflictId)>,
-    ) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, Error> {
-        let journal = &self.setting.journal;
-        let Some(name) = &filter.document else {
-            return Ok(journal.conflicts(after, CONFLICT_PAGE)?);
-        };
-        let document = DocumentId::from(name);
-        let later = |id: &ConflictId| after.is_none_or(|(_, last)| *id > last);
-        let rows = journal.conflicts_of(document)?.into_iter();
-        Ok(rows.filter(|(id, _)| later(id)).map(|(id, row)| (document, id, row)).collect())
-    }
-
-    fn with_name(&self, conflict: Conflict) -> Result<NamedConflict, Error> {
-        let (row, _) = self.setting.journal.row(conflict.document)?;
-        Ok(NamedConflict { name: row.and_then(|row| row.name), conflict })
-    }
-
-    fn matches(&self, named: &NamedConflict, filter: &ConflictFilter) -> bool {
-        let collection = named.name.as_ref().map(|name| &name.collection);
-        filter.collection.as_ref().is_none_or(|wanted| collection == Some(wanted))
-    }
 }
 
-fn read(document: DocumentId, row: &Bytes) -> Result<Conflict, Error> {
-    Ledger::read_conflict(row).map_err(|error| damaged(document, error))
+/// Reads a stored row.
+pub(crate) fn named(stored: &StoredConflict) -> Result<NamedConflict, Error> {
+    let LedgerRow { summary, bytes } = &stored.row;
+    let conflict = Ledger::read_conflict(bytes).map_err(|error| damaged(stored.document, error))?;
+    Ok(NamedConflict { name: summary.name.clone(), conflict })
+}
+
+/// Runs what reads much of the disk, or waits for the journal, on a thread where that may be.
+pub(super) async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let read = tokio::task::spawn_blocking(read).await;
+    read.unwrap_or_else(|error| {
+        let message = "reading the journal failed";
+        Err(Error::new(ErrorKind::Internal, "read_failed", message).with_source(error))
+    })
 }
 
 /// Documents that a listing waits for; some milliseconds of their owners' time.
 const SETTLED_AT_ONCE: usize = 64;
-
-/// Ledger rows that are read at once.
-const CONFLICT_PAGE: usize = 256;

@@ -1,7 +1,8 @@
 //! A document in an owner's memory: its CRDT, its ledger, and the row that reads are answered from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::{
     Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
 };
@@ -16,7 +17,9 @@ use tracing::warn;
 
 use super::clock::NodeClock;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{DocumentRow, Draft, Journal, ReadError, Row, StoredDocument};
+use crate::journal::{
+    ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, StoredDocument,
+};
 use crate::settings::Limits;
 
 /// One loaded document.
@@ -145,11 +148,33 @@ impl Loaded {
         for change in resolutions {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }
-        let unsaved = self.ledger.unsaved().into_iter();
-        let row =
-            |(id, row): (_, Option<Vec<u8>>)| Row::Conflict(self.id, id, row.map(Bytes::from));
-        outcome.rows.extend(unsaved.map(row));
+        self.record(outcome);
         Ok(())
+    }
+
+    /// Drops rows of the ledger that are settled, and returns how many.
+    pub(super) fn forget(&mut self, conflicts: &[ConflictId]) -> (usize, Outcome) {
+        let mut outcome = Outcome::default();
+        let forgotten = self.ledger.forget(conflicts);
+        self.record(&mut outcome);
+        (forgotten, outcome)
+    }
+
+    /// Has the rows of the ledger stored that changed.
+    fn record(&mut self, outcome: &mut Outcome) {
+        let unsaved: BTreeMap<ConflictId, _> = self.ledger.unsaved().into_iter().collect();
+        if unsaved.is_empty() {
+            return;
+        }
+        for conflict in self.ledger.conflicts() {
+            if let Some(Some(bytes)) = unsaved.get(&conflict.id) {
+                let summary = ConflictSummary::of(conflict, self.name.clone());
+                let row = LedgerRow { summary, bytes: Bytes::copy_from_slice(bytes) };
+                outcome.rows.push(Row::Conflict(self.id, conflict.id, Some(row)));
+            }
+        }
+        let removed = unsaved.iter().filter(|(_, row)| row.is_none());
+        outcome.rows.extend(removed.map(|(id, _)| Row::Conflict(self.id, *id, None)));
     }
 
     /// Brings the row up to date with the document, and has it stored.

@@ -14,6 +14,7 @@ mod loaded;
 mod owner;
 mod request;
 mod resolve;
+mod retention;
 mod write;
 
 #[cfg(test)]
@@ -25,11 +26,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anabranch_crdt::conflict::{Conflict, ConflictId, ConflictState};
+use anabranch_crdt::conflict::{Conflict, ConflictId, ConflictKind, ConflictState};
 use anabranch_crdt::document::Change;
-use anabranch_crdt::edit::Edit;
+use anabranch_crdt::edit::{Edit, Path};
 use anabranch_crdt::ids::{
-    AuthorName, ChangeHash, CollectionName, DocumentId, DocumentName, Origin, RegionName,
+    AuthorName, ChangeHash, CollectionName, DocumentId, DocumentName, Origin, RegionName, Timestamp,
 };
 use anabranch_crdt::policy::Policies;
 use anabranch_crdt::version::VersionVector;
@@ -38,7 +39,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind};
-use crate::journal::{DocumentRow, Journal, Position};
+use crate::journal::{DocumentRow, Journal, LedgerPosition, Position};
 use crate::settings::Limits;
 use owner::Owner;
 use request::{Answer, Reply, Request};
@@ -46,6 +47,8 @@ use request::{Answer, Reply, Request};
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use clock::{NodeClock, WallClock};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
+pub(crate) use listing::named as read_conflict;
+pub use retention::{RETENTION_PERIOD, Retention};
 pub(crate) use write::{check_size, check_value, edit_error};
 
 /// The digest of a document's heads.
@@ -119,12 +122,33 @@ pub struct ConflictFilter {
     pub collection: Option<CollectionName>,
     /// Only of this document.
     pub document: Option<DocumentName>,
+    /// Only of this path and those inside it.
+    pub path: Option<Path>,
+    /// Only of this kind.
+    pub kind: Option<ConflictKind>,
     /// Only in this state.
     pub state: Option<ConflictState>,
-    /// Only after this one, in listing order.
-    pub after: Option<ConflictId>,
+    /// Only with a candidate of this region.
+    pub region: Option<RegionName>,
+    /// Only where the latest candidate is of this time or later.
+    pub since: Option<Timestamp>,
+    /// Only where the latest candidate is of an earlier time.
+    pub until: Option<Timestamp>,
+    /// Only behind this place in the listing.
+    pub after: Option<LedgerPosition>,
     /// At most so many; 1 to 1,000.
     pub limit: usize,
+}
+
+/// One page of conflicts, newest first.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ConflictPage {
+    /// The conflicts.
+    pub conflicts: Vec<NamedConflict>,
+    /// How many conflicts the filter passes, on all pages.
+    pub total: u64,
+    /// Where the next page starts, if there is one.
+    pub next: Option<LedgerPosition>,
 }
 
 /// A conflict with the names that people know.

@@ -98,6 +98,9 @@ impl Owner {
                     Ok((loaded.document.changes_since(&heads), Outcome::default()))
                 });
             }
+            Request::Forget { document, conflicts, reply } => {
+                self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));
+            }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
             }

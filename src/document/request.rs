@@ -50,6 +50,12 @@ pub(super) enum Request {
         heads: Vec<ChangeHash>,
         reply: Reply<Vec<Change>>,
     },
+    /// Settled conflicts are old enough to be dropped; answers how many were.
+    Forget {
+        document: DocumentId,
+        conflicts: Vec<ConflictId>,
+        reply: Reply<usize>,
+    },
     /// Entries of other regions are durable; their documents are to be brought up to date.
     Refresh {
         documents: Vec<DocumentId>,

@@ -76,7 +76,7 @@ impl Fixture {
     async fn open_conflicts(&self) -> Vec<NamedConflict> {
         let filter =
             ConflictFilter { state: Some(ConflictState::Open), limit: 100, ..Default::default() };
-        self.documents.conflicts(filter).await.unwrap()
+        self.documents.conflicts(filter).await.unwrap().conflicts
     }
 
     /// Sends every entry that `other` lacks, as replication would.
@@ -257,7 +257,7 @@ async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
     }
     assert_eq!(us.json("latest/a").await, json!({"kept": 3}));
     let filter = ConflictFilter { limit: 10, ..Default::default() };
-    let found = us.documents.conflicts(filter.clone()).await.unwrap();
+    let found = us.documents.conflicts(filter.clone()).await.unwrap().conflicts;
     assert_eq!(found.len(), 2);
     for NamedConflict { conflict, .. } in found {
         assert_eq!(conflict.state, ConflictState::AutoResolved);
@@ -267,7 +267,7 @@ async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
     us.send_to(&eu).await;
     for node in [&us, &eu] {
         assert_eq!(node.json("latest/a").await, json!({"kept": 3}));
-        let settled = node.documents.conflicts(filter.clone()).await.unwrap();
+        let settled = node.documents.conflicts(filter.clone()).await.unwrap().conflicts;
         assert!(settled.iter().all(|named| named.conflict.state == ConflictState::Resolved));
     }
     assert_eq!(

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
 use bytes::Bytes;
 use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction};
 
+use super::ledger::index::LedgerTables;
 use super::record::{self, DocumentRecord, Encoder, OriginRow};
 use super::table::{self, Generation, Table};
 use super::{DocumentRow, ReadError, Row, Source};
@@ -41,7 +41,8 @@ impl Stored {
     }
 }
 
-type Slot<'t, K> = Option<redb::Table<'t, K, &'static [u8]>>;
+/// A table that may be open.
+pub(super) type Slot<'t, K> = Option<redb::Table<'t, K, &'static [u8]>>;
 
 /// The tables of one write transaction; each is opened once, when it is first needed.
 pub(super) struct Tables<'t, 'p> {
@@ -54,8 +55,7 @@ pub(super) struct Tables<'t, 'p> {
     snapshots: Slot<'t, &'static [u8; 17]>,
     documents: Slot<'t, &'static [u8; 16]>,
     names: Slot<'t, &'static [u8]>,
-    conflicts: Slot<'t, &'static [u8; 32]>,
-    conflict_documents: Slot<'t, &'static [u8; 16]>,
+    ledger: Option<LedgerTables<'t>>,
     origins: Slot<'t, &'static [u8; 16]>,
 }
 
@@ -71,8 +71,7 @@ impl<'t, 'p> Tables<'t, 'p> {
             snapshots: None,
             documents: None,
             names: None,
-            conflicts: None,
-            conflict_documents: None,
+            ledger: None,
             origins: None,
         }
     }
@@ -107,8 +106,10 @@ impl<'t, 'p> Tables<'t, 'p> {
                 self.snapshot(*document, bytes)?;
                 self.covered(*document, covers)
             }
-            Row::Conflict(document, conflict, bytes) => {
-                self.conflict(*document, *conflict, bytes.as_ref()).map(|()| 0)
+            Row::Conflict(document, conflict, row) => {
+                let ledger = self.ledger.get_or_insert_default();
+                let place = (*document, *conflict);
+                ledger.write(self.transaction, self.encoder, place, row.as_ref()).map(|()| 0)
             }
         }
     }
@@ -119,6 +120,14 @@ impl<'t, 'p> Tables<'t, 'p> {
             self.document(document, touched)?;
         }
         Ok(())
+    }
+
+    /// Brings the index of the ledger in step with its rows, if there were any.
+    pub(super) fn ledger(&mut self) -> Result<(), redb::Error> {
+        match self.ledger.take() {
+            Some(ledger) => ledger.finish(self.transaction, self.encoder),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn origin(&mut self, origin: Origin, row: &OriginRow) -> Result<(), redb::Error> {
@@ -235,30 +244,6 @@ impl<'t, 'p> Tables<'t, 'p> {
         }
         Ok(())
     }
-
-    fn conflict(
-        &mut self,
-        document: DocumentId,
-        conflict: ConflictId,
-        bytes: Option<&Bytes>,
-    ) -> Result<(), redb::Error> {
-        let key = table::conflict_key(document, conflict);
-        let conflicts = opened(&mut self.conflicts, self.transaction, &table::CONFLICTS)?;
-        let index = &table::CONFLICT_DOCUMENTS;
-        let documents = opened(&mut self.conflict_documents, self.transaction, index)?;
-        match bytes {
-            Some(bytes) => {
-                conflicts.insert(&key, self.encoder.blob(table::CONFLICTS.name, &key, bytes))?;
-                let id = document.as_bytes();
-                documents.insert(&conflict.0, self.encoder.blob(index.name, &conflict.0, id))?;
-            }
-            None => {
-                conflicts.remove(&key)?;
-                documents.remove(&conflict.0)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Makes every table, so that a reader never meets one that is not there.
@@ -269,13 +254,16 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), redb::
     transaction.open_table(table::DOCUMENTS.definition)?;
     transaction.open_table(table::NAMES.definition)?;
     transaction.open_table(table::CONFLICTS.definition)?;
+    transaction.open_table(table::CONFLICT_INDEX.definition)?;
+    transaction.open_table(table::CONFLICT_COUNTS.definition)?;
     transaction.open_table(table::CONFLICT_DOCUMENTS.definition)?;
     transaction.open_table(table::ORIGINS.definition)?;
     transaction.open_table(table::META.definition)?;
     Ok(())
 }
 
-fn opened<'a, 't, K: Key + 'static>(
+/// Opens a table unless it is open.
+pub(super) fn opened<'a, 't, K: Key + 'static>(
     slot: &'a mut Slot<'t, K>,
     transaction: &'t WriteTransaction,
     table: &Table<K>,

@@ -11,15 +11,19 @@ use anabranch_crdt::ids::{
     CollectionName, DocumentId, DocumentKey, Origin, RegionName, Sequence, Timestamp,
 };
 use bytes::Bytes;
+use redb::ReadTransaction;
 use tokio::sync::{mpsc, watch};
 
+use super::ledger::read;
 use super::recovery::{self, Recovered};
 use super::shared::Shared;
-use super::store::Store;
+use super::store::{Store, unreadable};
+use super::table::{CONFLICT_COUNTS, CONFLICT_INDEX};
 use super::writer::{Order, Writer, encoded};
 use super::{
-    Commit, CommitError, DocumentRow, Identity, JournalOptions, Listed, OpenError, Position,
-    ReadError, ScrubReport, StoredDocument, reader, scrub,
+    Commit, CommitError, DocumentRow, Identity, JournalOptions, LedgerCount, LedgerFilter,
+    LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position, ReadError, ScrubReport,
+    SettledConflict, StoredConflict, StoredDocument, reader, scrub,
 };
 
 /// A handle to the journal; clones are cheap and share the writer thread. The last one that is
@@ -247,12 +251,63 @@ impl Journal {
     ///
     /// # Errors
     /// See [`ReadError`].
-    pub fn conflicts(
+    pub fn ledger(
         &self,
         after: Option<(DocumentId, ConflictId)>,
         limit: usize,
-    ) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
-        reader::conflicts(&self.inner.shared, after, limit)
+    ) -> Result<Vec<StoredConflict>, ReadError> {
+        reader::ledger(&self.inner.shared, after, limit)
+    }
+
+    /// Reads one row of the ledger.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflict(
+        &self,
+        document: DocumentId,
+        conflict: ConflictId,
+    ) -> Result<Option<LedgerRow>, ReadError> {
+        let store = &self.inner.shared.store;
+        store.read(|transaction| read::row(transaction, document, conflict))
+    }
+
+    /// Lists the rows of the ledger that `filter` passes, newest first, those behind `after`, and
+    /// counts all that it passes. Costs time with the page alone where the filter says no more
+    /// than collection, state and kind, or a document; else with the rows of the collection, state
+    /// and time that it names. Blocks.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflicts(
+        &self,
+        filter: &LedgerFilter,
+        after: Option<LedgerPosition>,
+        limit: usize,
+    ) -> Result<LedgerPage, ReadError> {
+        self.mended(|transaction| read::page(transaction, filter, after, limit))
+    }
+
+    /// Counts the rows of the ledger by collection, state and kind. Blocks.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn conflict_counts(&self) -> Result<Vec<LedgerCount>, ReadError> {
+        self.mended(read::counts)
+    }
+
+    /// Lists conflicts that are settled, the oldest first, those behind `after`; only those to
+    /// which nothing happened since `before`, if it is given. Blocks.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn settled_conflicts(
+        &self,
+        before: Option<Timestamp>,
+        after: Option<LedgerPosition>,
+        limit: usize,
+    ) -> Result<Vec<SettledConflict>, ReadError> {
+        self.mended(|transaction| read::settled(transaction, before, after, limit))
     }
 
     /// Reads every record once and reports damage. Takes as long as reading the whole file.
@@ -295,6 +350,31 @@ impl Journal {
             thread: Mutex::new(Some(thread)),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Reads from the index of the ledger. If that is damaged it is made anew, and read once more.
+    fn mended<T>(
+        &self,
+        read: impl Fn(&ReadTransaction) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let store = &self.inner.shared.store;
+        match store.read(&read) {
+            Err(ReadError::Corrupt { table })
+                if [CONFLICT_INDEX.name, CONFLICT_COUNTS.name].contains(&table) =>
+            {
+                self.mend().map_err(unreadable)?;
+                store.read(&read)
+            }
+            result => result,
+        }
+    }
+
+    /// Has the index of the ledger made anew.
+    fn mend(&self) -> Result<(), CommitError> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let orders = self.orders().ok_or(CommitError::Closed)?;
+        orders.blocking_send(Order::Mend(answer)).map_err(|_| CommitError::Closed)?;
+        answered.recv().unwrap_or(Err(CommitError::Closed))
     }
 
     fn orders(&self) -> Option<mpsc::Sender<Order>> {

@@ -11,7 +11,7 @@
 //! # Layout
 //!
 //! `handle` is what others hold; `writer` is the thread that commits what `plan` numbered and
-//! `apply` writes; `reader` answers; `recovery` opens; `scrub` looks for rot; `store` keeps the
+//! `apply` writes; `ledger` has the conflicts; `reader` answers; `recovery` opens; `scrub` looks for rot; `store` keeps the
 //! database; `table` and `record` fix what the bytes on disk mean.
 //!
 //! # Tables
@@ -23,13 +23,16 @@
 //! | `snapshots-1` | document, generation (0 newest, 1 the one before) | `save()` bytes |
 //! | `documents-1` | document | its tail (entries that the row reflects and the snapshot lacks) and its [`DocumentRow`] |
 //! | `names-1` | collection, NUL, key | document, for listing; only live documents |
-//! | `conflicts-1` | document, conflict | ledger row, opaque bytes |
+//! | `conflicts-2` | document, conflict | summary of a ledger row, then its opaque bytes |
+//! | `conflict-index-1` | scope, state, inverted time, conflict | document, and what else a filter asks for |
+//! | `conflict-counts-1` | scope, state, kind | how many rows |
 //! | `conflict-documents-1` | conflict | document |
 //! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region |
 //! | `meta-1` | text | format; cluster, region, own origin; file fingerprint |
 
 mod apply;
 mod handle;
+mod ledger;
 mod plan;
 mod reader;
 mod record;
@@ -55,6 +58,10 @@ use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use handle::Journal;
+pub use ledger::{
+    ConflictSummary, LedgerChange, LedgerCount, LedgerFilter, LedgerPage, LedgerPosition,
+    LedgerPositionError, LedgerRow, SettledConflict, StoredConflict,
+};
 pub use scrub::ScrubReport;
 
 /// Hears of each durable transaction.
@@ -125,7 +132,7 @@ pub enum Row {
         covers: Vec<Dot>,
     },
     /// Writes a row of the ledger (`None` removes it).
-    Conflict(DocumentId, ConflictId, Option<Bytes>),
+    Conflict(DocumentId, ConflictId, Option<LedgerRow>),
 }
 
 /// Commits that build on each other. Once one of them has failed, the rest must not be durable:
@@ -244,6 +251,8 @@ pub struct CommitBatch {
     pub entries: Vec<(Source, Entry)>,
     /// Documents whose row was replaced.
     pub documents: Vec<(DocumentId, DocumentRow)>,
+    /// Rows of the ledger that were written or removed, in the order of their commit.
+    pub conflicts: Vec<LedgerChange>,
     /// What is durable now.
     pub position: Arc<Position>,
 }

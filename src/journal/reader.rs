@@ -10,11 +10,12 @@ use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, Seque
 use bytes::Bytes;
 use redb::{Key, ReadOnlyTable, ReadTransaction};
 
+use super::ledger;
 use super::record::{self, DocumentRecord, Fields};
 use super::shared::Shared;
 use super::store::unreadable;
 use super::table::{self, Generation, Table};
-use super::{DocumentRow, Listed, ReadError, StoredDocument};
+use super::{DocumentRow, Listed, ReadError, StoredConflict, StoredDocument};
 
 type Opened<K> = ReadOnlyTable<K, &'static [u8]>;
 
@@ -208,20 +209,26 @@ pub(super) fn conflicts_of(
     shared: &Shared,
     document: DocumentId,
 ) -> Result<Vec<(ConflictId, Bytes)>, ReadError> {
-    let first = table::conflict_key(document, ConflictId([0; 16]));
-    let last = table::conflict_key(document, ConflictId([u8::MAX; 16]));
-    let rows = ledger(shared, Bound::Included(&first), Bound::Included(&last), usize::MAX)?;
-    Ok(rows.into_iter().map(|(_, conflict, bytes)| (conflict, bytes)).collect())
+    if !shared.any_conflicts.load(Ordering::Acquire) {
+        return Ok(Vec::new());
+    }
+    let (first, last) = table::conflict_bounds(document);
+    let range = (Bound::Included(&first), Bound::Included(&last));
+    let rows =
+        shared.store.read(|transaction| ledger::read::rows(transaction, range, usize::MAX))?;
+    Ok(rows.into_iter().map(|stored| (stored.conflict, stored.row.bytes)).collect())
 }
 
-pub(super) fn conflicts(
+pub(super) fn ledger(
     shared: &Shared,
     after: Option<(DocumentId, ConflictId)>,
     limit: usize,
-) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
+) -> Result<Vec<StoredConflict>, ReadError> {
     let cursor = after.map(|(document, conflict)| table::conflict_key(document, conflict));
     let first = cursor.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    ledger(shared, first, Bound::Unbounded, limit)
+    shared
+        .store
+        .read(|transaction| ledger::read::rows(transaction, (first, Bound::Unbounded), limit))
 }
 
 pub(super) fn open<K: Key + 'static>(
@@ -229,25 +236,6 @@ pub(super) fn open<K: Key + 'static>(
     table: &Table<K>,
 ) -> Result<Opened<K>, ReadError> {
     transaction.open_table(table.definition).map_err(unreadable)
-}
-
-fn ledger(
-    shared: &Shared,
-    first: Bound<&[u8; 32]>,
-    last: Bound<&[u8; 32]>,
-    limit: usize,
-) -> Result<Vec<(DocumentId, ConflictId, Bytes)>, ReadError> {
-    shared.store.read(|transaction| {
-        let table = open(transaction, &table::CONFLICTS)?;
-        let mut found = Vec::new();
-        for pair in table.range::<&[u8; 32]>((first, last)).map_err(unreadable)?.take(limit) {
-            let (key, value) = pair.map_err(unreadable)?;
-            let fields = Fields::unseal(table::CONFLICTS.name, key.value(), value.value())?;
-            let (document, conflict) = table::conflict_parts(key.value())?;
-            found.push((document, conflict, Bytes::copy_from_slice(fields.rest())));
-        }
-        Ok(found)
-    })
 }
 
 fn row_of(

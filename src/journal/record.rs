@@ -127,7 +127,7 @@ impl Encoder {
         self.seal(table, key)
     }
 
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = Vec::new();
@@ -135,7 +135,15 @@ impl Encoder {
         self.bytes.push(FORMAT);
     }
 
-    fn number(&mut self, number: u64) {
+    pub(super) fn byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(super) fn number(&mut self, number: u64) {
         self.bytes.extend_from_slice(&number.to_be_bytes());
     }
 
@@ -146,8 +154,15 @@ impl Encoder {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
+    /// A text as long as a document may be.
+    pub(super) fn long_text(&mut self, text: &str) {
+        let length = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        self.bytes.extend_from_slice(&length.to_be_bytes());
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
     /// No collection name is empty, so an empty one says that there is no name.
-    fn name(&mut self, name: Option<&DocumentName>) {
+    pub(super) fn name(&mut self, name: Option<&DocumentName>) {
         match name {
             Some(name) => {
                 self.text(name.collection.as_str());
@@ -157,7 +172,7 @@ impl Encoder {
         }
     }
 
-    fn seal(&mut self, table: &'static str, key: &[u8]) -> &[u8] {
+    pub(super) fn seal(&mut self, table: &'static str, key: &[u8]) -> &[u8] {
         let hash = hash(table, key, &self.bytes);
         self.number(hash);
         &self.bytes
@@ -216,12 +231,16 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// The tail of a document, and what follows it.
-    fn tail(&mut self) -> Result<Fields<'a>, ReadError> {
-        let length = u32::from_be_bytes(self.array()?) as usize;
-        let (tail, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged())?;
+    pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], ReadError> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged())?;
         self.rest = rest;
-        Ok(Fields { table: self.table, rest: tail })
+        Ok(taken)
+    }
+
+    /// A part that has its length in front.
+    fn part(&mut self) -> Result<Fields<'a>, ReadError> {
+        let length = u32::from_be_bytes(self.array()?) as usize;
+        Ok(Fields { table: self.table, rest: self.take(length)? })
     }
 
     fn dots(mut self) -> Result<BTreeSet<Dot>, ReadError> {
@@ -256,12 +275,16 @@ impl<'a> Fields<'a> {
 
     fn text(&mut self) -> Result<&'a str, ReadError> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
-        let (text, rest) = self.rest.split_at_checked(length).ok_or_else(|| self.damaged())?;
-        self.rest = rest;
+        let text = self.take(length)?;
         std::str::from_utf8(text).map_err(|_| self.damaged())
     }
 
-    fn name(&mut self) -> Result<Option<DocumentName>, ReadError> {
+    pub(super) fn long_text(&mut self) -> Result<&'a str, ReadError> {
+        let text = self.part()?.rest;
+        std::str::from_utf8(text).map_err(|_| self.damaged())
+    }
+
+    pub(super) fn name(&mut self) -> Result<Option<DocumentName>, ReadError> {
         let collection = self.text()?;
         if collection.is_empty() {
             return Ok(None);
@@ -302,7 +325,7 @@ pub(super) struct DocumentRecord<'a> {
 impl<'a> DocumentRecord<'a> {
     pub(super) fn unseal(key: &[u8], value: &'a [u8]) -> Result<Self, ReadError> {
         let mut row = Fields::unseal(DOCUMENTS.name, key, value)?;
-        Ok(Self { tail: row.tail()?, row })
+        Ok(Self { tail: row.part()?, row })
     }
 
     /// The entries that the row reflects and the snapshot lacks.

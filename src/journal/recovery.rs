@@ -17,6 +17,7 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTran
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::apply::{Tables, create_tables};
+use super::ledger::{index, legacy};
 use super::reader::open as open_table;
 use super::record::{self, Encoder, Fields, OriginRow};
 use super::store::{self, Store, guarded, transact};
@@ -31,6 +32,8 @@ pub(super) struct Recovered {
     pub(super) origins: Vec<(Origin, OriginRow)>,
     pub(super) vector: VersionVector,
     pub(super) pending: u64,
+    /// Rows of the ledger.
+    pub(super) conflicts: u64,
 }
 
 impl Recovered {
@@ -86,7 +89,8 @@ pub(super) fn recover(transaction: &ReadTransaction) -> Result<Recovered, ReadEr
         return Err(ReadError::Corrupt { table: table::ORIGINS.name });
     }
     let pending = open_table(transaction, &table::PENDING)?.len().map_err(store::unreadable)?;
-    Ok(Recovered { identity, origins, vector, pending })
+    let conflicts = open_table(transaction, &table::CONFLICTS)?.len().map_err(store::unreadable)?;
+    Ok(Recovered { identity, origins, vector, pending, conflicts })
 }
 
 /// Writes who we are, and names our origin.
@@ -148,10 +152,18 @@ fn settle(
     if empty.map_err(OpenError::Storage)?.map_err(failed)? {
         initialise(database, options, fingerprint)?;
     }
+    let check = || {
+        let transaction = database.begin_read().map_err(failed)?;
+        let format = check_format(&transaction)?;
+        check_owner(&identity(&transaction).map_err(failed)?, options)?;
+        Ok(format)
+    };
+    if guarded(check).map_err(OpenError::Storage)?? == Format::WithoutSummaries {
+        convert(database)?;
+    }
+    mend(database)?;
     let read = || {
         let transaction = database.begin_read().map_err(failed)?;
-        check_format(&transaction)?;
-        check_owner(&identity(&transaction).map_err(failed)?, options)?;
         let stored = meta(&transaction, FINGERPRINT).map_err(failed)?;
         Ok((recover(&transaction).map_err(failed)?, stored != fingerprint.as_bytes()))
     };
@@ -160,6 +172,33 @@ fn settle(
         adopt(database, options, &mut recovered, fingerprint)?;
     }
     Ok(recovered)
+}
+
+/// Gives the ledger of format 1 its summaries, index and counts.
+fn convert(database: &Database) -> Result<(), OpenError> {
+    let write = |transaction: &WriteTransaction| {
+        create_tables(transaction)?;
+        let converted = legacy::convert(transaction)?;
+        write_meta(transaction, FORMAT, FORMAT_VERSION)?;
+        Ok(converted)
+    };
+    let converted = guarded(|| transact(database, write)).map_err(OpenError::Storage)?;
+    let legacy::Converted { rows, unreadable } = converted.map_err(failed)?;
+    tracing::info!(rows, unreadable, "the ledger was converted to format {FORMAT_VERSION}");
+    Ok(())
+}
+
+/// Makes the index of the ledger anew unless it is as large as it must be.
+fn mend(database: &Database) -> Result<(), OpenError> {
+    let sound = || index::in_step(&database.begin_read().map_err(store::unreadable)?);
+    if guarded(sound).map_err(OpenError::Storage)?.map_err(failed)? {
+        return Ok(());
+    }
+    let write =
+        |transaction: &WriteTransaction| index::rebuild(transaction, &mut Encoder::default());
+    let rows = guarded(|| transact(database, write)).map_err(OpenError::Storage)?;
+    tracing::warn!(rows = rows.map_err(failed)?, "the index of the ledger was made anew");
+    Ok(())
 }
 
 /// Gives a copied file a new origin before anything is admitted.
@@ -202,12 +241,21 @@ fn initialise(
     Ok(())
 }
 
-fn check_format(transaction: &ReadTransaction) -> Result<(), OpenError> {
+/// The formats that this release reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    /// Format 1: rows of the ledger have no summary.
+    WithoutSummaries,
+    Present,
+}
+
+fn check_format(transaction: &ReadTransaction) -> Result<Format, OpenError> {
     let format = meta(transaction, FORMAT).map_err(failed)?;
-    if format == FORMAT_VERSION.as_bytes() {
-        return Ok(());
+    match format.as_slice() {
+        b"1" => Ok(Format::WithoutSummaries),
+        format if format == FORMAT_VERSION.as_bytes() => Ok(Format::Present),
+        _ => Err(OpenError::Format(String::from_utf8_lossy(&format).into_owned())),
     }
-    Err(OpenError::Format(String::from_utf8_lossy(&format).into_owned()))
 }
 
 fn check_owner(identity: &Identity, options: &JournalOptions) -> Result<(), OpenError> {
@@ -294,7 +342,7 @@ const LOCK_FILE: &str = "journal.lock";
 const NO_FILE: &str = "none";
 
 const FORMAT: &str = "format";
-const FORMAT_VERSION: &str = "1";
+const FORMAT_VERSION: &str = "2";
 const IDENTITY: &str = "identity";
 const FINGERPRINT: &str = "fingerprint";
 

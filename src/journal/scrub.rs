@@ -4,13 +4,16 @@
 //! rows as it says, that each row is found by its key, that the entries of an origin have no gap,
 //! and that tables which refer to each other agree. Rows that a rotted page hides are noticed so.
 
+use std::collections::BTreeMap;
+
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::Sequence;
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::ReadError;
+use super::ledger;
 use super::reader::open;
-use super::record::{self, DocumentRecord, Fields};
+use super::record::{self, DocumentRecord, Encoder, Fields};
 use super::store::{Store, unreadable};
 use super::table::{self, Table};
 
@@ -57,12 +60,7 @@ fn scrub_snapshot(snapshot: &ReadTransaction) -> Result<ScrubReport, ReadError> 
     scrub_table(snapshot, &mut report, &table::SNAPSHOTS, |key, value| {
         Fields::unseal(table::SNAPSHOTS.name, key, value).map(|_| true)
     })?;
-    scrub_table(snapshot, &mut report, &table::CONFLICTS, |key, value| {
-        Fields::unseal(table::CONFLICTS.name, key, value).map(|_| true)
-    })?;
-    scrub_table(snapshot, &mut report, &table::CONFLICT_DOCUMENTS, |key, value| {
-        Fields::unseal(table::CONFLICT_DOCUMENTS.name, key, value).map(|_| true)
-    })?;
+    scrub_ledger(snapshot, &mut report)?;
     scrub_table(snapshot, &mut report, &table::ORIGINS, |key, value| {
         record::origin(key, value).map(|_| true)
     })?;
@@ -128,6 +126,56 @@ fn scrub_names(snapshot: &ReadTransaction, report: &mut ScrubReport) -> Result<(
         let Some(name) = name.flatten() else { return Ok(false) };
         table::name_key(&mut name_key, &name.collection, name.key.as_str());
         Ok(name_key == key)
+    })
+}
+
+fn scrub_ledger(snapshot: &ReadTransaction, report: &mut ScrubReport) -> Result<(), ReadError> {
+    let index = open(snapshot, &table::CONFLICT_INDEX)?;
+    let mut expected: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    scrub_table(snapshot, report, &table::CONFLICTS, |key, value| {
+        let (summary, _) = ledger::record::row(key, value)?;
+        let (_, conflict) = table::conflict_parts(key)?;
+        for key in ledger::index::count_keys(&summary) {
+            *expected.entry(key).or_default() += 1;
+        }
+        for key in ledger::index::index_keys(conflict, &summary) {
+            if index.get(key.as_slice()).map_err(unreadable)?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })?;
+    scrub_table(snapshot, report, &table::CONFLICT_DOCUMENTS, |key, value| {
+        Fields::unseal(table::CONFLICT_DOCUMENTS.name, key, value).map(|_| true)
+    })?;
+    scrub_ledger_index(snapshot, report)?;
+    let mut counted = 0;
+    scrub_table(snapshot, report, &table::CONFLICT_COUNTS, |key, value| {
+        counted += 1;
+        let count = ledger::record::count(key, value)?;
+        Ok(expected.get(key) == Some(&count))
+    })?;
+    if counted != expected.len() {
+        report.note(table::CONFLICT_COUNTS.name, 1);
+    }
+    Ok(())
+}
+
+/// Each entry must be what its row asks for, key and value.
+fn scrub_ledger_index(
+    snapshot: &ReadTransaction,
+    report: &mut ScrubReport,
+) -> Result<(), ReadError> {
+    let rows = open(snapshot, &table::CONFLICTS)?;
+    let mut encoder = Encoder::default();
+    scrub_table(snapshot, report, &table::CONFLICT_INDEX, |key, value| {
+        let document = ledger::record::index_entry(key, value)?.document;
+        let conflict = ledger::keys::position(table::CONFLICT_INDEX.name, key)?.conflict;
+        let row_key = table::conflict_key(document, conflict);
+        let Some(row) = rows.get(&row_key).map_err(unreadable)? else { return Ok(false) };
+        let (summary, _) = ledger::record::row(&row_key, row.value())?;
+        let listed = ledger::index::index_keys(conflict, &summary).any(|wanted| wanted == key);
+        Ok(listed && encoder.index_entry(key, document, &summary) == value)
     })
 }
 

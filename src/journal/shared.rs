@@ -1,7 +1,7 @@
 //! What the writer thread and the handles share besides the database.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
@@ -16,6 +16,8 @@ pub(super) struct Shared {
     pub(super) store: Store,
     /// Rows of `pending-1`: raised before a commit and lowered after it, so never too low.
     pub(super) pending: AtomicU64,
+    /// Whether the ledger may have rows: set before the first is written, so never too late.
+    pub(super) any_conflicts: AtomicBool,
     origins: Mutex<Origins>,
     identity: RwLock<Identity>,
 }
@@ -40,6 +42,7 @@ impl Shared {
         let shared = Self {
             store,
             pending: AtomicU64::new(recovered.pending),
+            any_conflicts: AtomicBool::new(recovered.conflicts > 0),
             origins: Mutex::default(),
             identity: RwLock::new(recovered.identity.clone()),
         };

@@ -46,8 +46,22 @@ pub(super) const DOCUMENTS: Table<&[u8; 16]> = Table::new("documents-1");
 pub(super) const NAMES: Table<&[u8]> = Table::new("names-1");
 
 /// Key: document (16), conflict (16).
+/// Value: the summary of the row of the ledger, then the row as its owner encoded it.
+pub(super) const CONFLICTS: Table<&[u8; 32]> = Table::new("conflicts-2");
+
+/// Key: scope, state (1), inverted time (8), conflict (16); see `ledger::keys`. Each row is in the
+/// scope of the whole store, and in that of its collection.
+/// Value: document, and what else a filter asks for.
+pub(super) const CONFLICT_INDEX: Table<&[u8]> = Table::new("conflict-index-1");
+
+/// Key: scope, state (1), kind (1); see `ledger::keys`.
+/// Value: how many rows, never 0.
+pub(super) const CONFLICT_COUNTS: Table<&[u8]> = Table::new("conflict-counts-1");
+
+/// The ledger of format 1: rows without a summary. It is converted when it is opened.
+/// Key: document (16), conflict (16).
 /// Value: the row of the ledger as its owner encoded it.
-pub(super) const CONFLICTS: Table<&[u8; 32]> = Table::new("conflicts-1");
+pub(super) const CONFLICTS_1: Table<&[u8; 32]> = Table::new("conflicts-1");
 
 /// Key: conflict (16).
 /// Value: document.
@@ -130,6 +144,12 @@ pub(super) fn conflict_key(document: DocumentId, conflict: ConflictId) -> [u8; 3
     first.copy_from_slice(document.as_bytes());
     last.copy_from_slice(&conflict.0);
     key
+}
+
+/// The first and the last key that a document can have in `conflicts-2`.
+pub(super) fn conflict_bounds(document: DocumentId) -> ([u8; 32], [u8; 32]) {
+    let key = |byte| conflict_key(document, ConflictId([byte; 16]));
+    (key(0), key(u8::MAX))
 }
 
 pub(super) fn conflict_parts(key: &[u8]) -> Result<(DocumentId, ConflictId), ReadError> {

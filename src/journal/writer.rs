@@ -20,13 +20,15 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use anabranch_crdt::ids::Origin;
+use anabranch_crdt::ids::{DocumentId, Origin};
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, watch};
 
 use super::apply::Tables;
+use super::ledger::LedgerChange;
+use super::ledger::index::rebuild;
 use super::plan::Plan;
 use super::record::{Encoder, OriginRow};
 use super::recovery::{fresh_origin, recover, write_identity};
@@ -38,6 +40,7 @@ use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, P
 pub(super) enum Order {
     Commit(Commit),
     Renew(SyncSender<Result<Identity, CommitError>>),
+    Mend(SyncSender<Result<(), CommitError>>),
 }
 
 /// Owns everything that only the writer thread touches.
@@ -82,6 +85,7 @@ impl Writer {
                 Order::Commit(first) => next = self.gather(first, &mut orders),
                 // Nobody may be waiting for the answer any more, and that is fine.
                 Order::Renew(answer) => drop(answer.send(self.renew())),
+                Order::Mend(answer) => drop(answer.send(self.mend())),
             }
             next = next.or_else(|| orders.blocking_recv());
         }
@@ -110,8 +114,8 @@ impl Writer {
                     bytes += weight(&commit);
                     plan.add(self.own, commit);
                 }
-                Ok(renew @ Order::Renew(_)) => {
-                    other = Some(renew);
+                Ok(order @ (Order::Renew(_) | Order::Mend(_))) => {
+                    other = Some(order);
                     break;
                 }
                 Err(_) => break,
@@ -134,6 +138,9 @@ impl Writer {
 
     fn write(&mut self, plan: Plan) -> Result<Arc<Position>, CommitError> {
         let remote = plan.remote();
+        if plan.rows.iter().any(|row| matches!(row, Row::Conflict(_, _, Some(_)))) {
+            self.shared.any_conflicts.store(true, Ordering::Release);
+        }
         self.shared.pending.fetch_add(remote, Ordering::AcqRel);
         let origins = self.origin_rows(&plan);
         let Self { shared, encoder, .. } = self;
@@ -177,10 +184,11 @@ impl Writer {
             return durable;
         }
         let position = if plan.entries.is_empty() { durable } else { encoded(plan.vector) };
-        let rows = plan.rows.into_iter().filter_map(document_row);
+        let (documents, conflicts) = told(plan.rows);
         let batch = Arc::new(CommitBatch {
             entries: plan.entries,
-            documents: rows.collect(),
+            documents,
+            conflicts,
             position: Arc::clone(&position),
         });
         (self.publish)(&batch);
@@ -205,6 +213,16 @@ impl Writer {
         self.shared.rename(identity.clone());
         tracing::info!(%retired, origin = %identity.origin, "the origin was renewed");
         Ok(identity)
+    }
+
+    /// Makes the index of the ledger anew.
+    fn mend(&mut self) -> Result<(), CommitError> {
+        self.writable().map_err(CommitError::Storage)?;
+        let Self { shared, encoder, .. } = self;
+        let written = shared.store.write(|transaction| rebuild(transaction, encoder));
+        let rows = written.map_err(|reason| CommitError::Storage(self.fault(reason, None)))?;
+        tracing::warn!(rows, "the index of the ledger was damaged, and is made anew");
+        Ok(())
     }
 
     fn durable(&self) -> Arc<Position> {
@@ -253,6 +271,7 @@ impl Writer {
         self.shared.store.reopen()?;
         let recovered = self.shared.store.read(recover).map_err(|error| error.to_string())?;
         self.shared.pending.store(recovered.pending, Ordering::Release);
+        self.shared.any_conflicts.store(recovered.conflicts > 0, Ordering::Release);
         self.own = recovered.identity.origin;
         self.shared.rename(recovered.identity);
         let lost = self.durable().vector != recovered.vector;
@@ -309,6 +328,7 @@ fn fill<'p>(
         moved += tables.row(row)?;
     }
     tables.documents()?;
+    tables.ledger()?;
     for (origin, row) in origins {
         tables.origin(*origin, row)?;
     }
@@ -331,11 +351,19 @@ pub(super) fn encoded(vector: VersionVector) -> Arc<Position> {
     Arc::new(Position { vector, token })
 }
 
-fn document_row(row: Row) -> Option<(anabranch_crdt::ids::DocumentId, DocumentRow)> {
-    match row {
-        Row::Document(document, row) => Some((document, row)),
-        Row::Applied(..) | Row::Snapshot { .. } | Row::Conflict(..) => None,
+/// What others are told of the rows of a plan.
+fn told(rows: Vec<Row>) -> (Vec<(DocumentId, DocumentRow)>, Vec<LedgerChange>) {
+    let (mut documents, mut conflicts) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row {
+            Row::Document(document, row) => documents.push((document, row)),
+            Row::Conflict(document, conflict, row) => {
+                conflicts.push(LedgerChange { document, conflict, row });
+            }
+            Row::Applied(..) | Row::Snapshot { .. } => {}
+        }
     }
+    (documents, conflicts)
 }
 
 /// About how many bytes a commit writes.
@@ -346,7 +374,7 @@ fn weight(commit: &Commit) -> usize {
         Row::Document(_, row) => row.json.as_ref().map_or(0, bytes::Bytes::len),
         Row::Applied(_, dots) => dots.len() * 40,
         Row::Snapshot { bytes, covers, .. } => bytes.len() + covers.len() * 40,
-        Row::Conflict(_, _, bytes) => bytes.as_ref().map_or(0, bytes::Bytes::len),
+        Row::Conflict(_, _, row) => row.as_ref().map_or(0, |row| row.bytes.len()),
     });
     drafts.chain(entries).chain(rows).sum()
 }

@@ -1,7 +1,9 @@
-//! Subscriptions: who is told that a document changed.
+//! Subscriptions: who is told that a document changed, or a row of the ledger.
 //!
 //! A follower pulls from the journal at its own pace, so a slow one holds back nobody and buffers
 //! nothing: all it keeps is the vector of what it was told, and one page of entries.
+
+mod conflicts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use tokio::sync::watch;
 use crate::document::{Digest, Documents};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, Position};
+
+pub use conflicts::{ConflictBell, ConflictEvent, ConflictFollower, Conflicts};
 
 /// One line of the change feed: a document changed.
 #[derive(Debug, Clone, PartialEq, Eq)]

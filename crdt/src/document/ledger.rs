@@ -160,6 +160,29 @@ impl Ledger {
         unsaved
     }
 
+    /// Drops rows that are settled, and returns how many. A row that is open stays; one that was
+    /// dropped comes back when a change arrives late that collides with what it was about.
+    pub fn forget(&mut self, conflicts: &[ConflictId]) -> usize {
+        let before = self.removed.len();
+        let settled = |row: &mut Row| {
+            let conflict = row.conflict.as_ref();
+            conflict
+                .filter(|c| c.state != ConflictState::Open && conflicts.contains(&c.id))
+                .cloned()
+        };
+        self.rows.retain(|_, rows| {
+            rows.retain_mut(|row| match settled(row) {
+                Some(conflict) => {
+                    self.removed.insert(conflict.id);
+                    false
+                }
+                None => true,
+            });
+            !rows.is_empty()
+        });
+        self.removed.len() - before
+    }
+
     /// Rows that a resolution may be due for.
     pub(super) fn fresh(&self) -> impl Iterator<Item = &Row> {
         self.rows.values().flatten().filter(|row| row.changed)

@@ -6,6 +6,7 @@ use axum::response::IntoResponse;
 use serde_json::json;
 
 use super::*;
+use anabranch_crdt::conflict::ConflictState;
 
 const ID: &str = "000102030405060708090a0b0c0d0e0f";
 

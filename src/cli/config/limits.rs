@@ -127,6 +127,7 @@ fn usize_of(value: u64) -> usize {
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+const DAY: u64 = 24 * 3_600 * 1_000;
 
 const LIMITS: &[Limit] = &[
     Limit {
@@ -205,5 +206,19 @@ const LIMITS: &[Limit] = &[
         least: 1,
         most: 60_000,
         set: |limits, value| limits.clock_skew = Duration::from_millis(value),
+    },
+    Limit {
+        key: "conflict_age",
+        measure: Measure::Millis,
+        least: 1_000,
+        most: 3_650 * DAY,
+        set: |limits, value| limits.conflict_age = Duration::from_millis(value),
+    },
+    Limit {
+        key: "conflict_rows",
+        measure: Measure::Count,
+        least: 0,
+        most: 1_000_000_000,
+        set: |limits, value| limits.conflict_rows = value,
     },
 ];

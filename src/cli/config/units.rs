@@ -32,7 +32,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(factor).ok_or_else(|| UnitError(format!("'{text}' is too great a size")))
 }
 
-/// Reads a duration: a whole number with `ms`, `s` or `min`. A unit is required, because a bare
+/// Reads a duration: a whole number with `ms`, `s`, `min`, `h` or `d`. A unit is required, because a bare
 /// number would leave open which is meant.
 ///
 /// # Errors
@@ -44,13 +44,15 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, UnitError> {
         "ms" => 1,
         "s" => 1_000,
         "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
         "" => {
             return Err(UnitError(format!(
-                "'{text}' has no unit: write {text}ms, {text}s or {text}min"
+                "'{text}' has no unit: write {text}ms, {text}s, {text}min, {text}h or {text}d"
             )));
         }
         _ => {
-            return Err(UnitError(format!("'{unit}' is no unit of time: use ms, s or min")));
+            return Err(UnitError(format!("'{unit}' is no unit of time: use ms, s, min, h or d")));
         }
     };
     number
@@ -68,13 +70,16 @@ pub(crate) fn format_size(bytes: u64) -> String {
         .map_or_else(|| format!("{bytes}B"), |(unit, factor)| format!("{}{unit}", bytes / factor))
 }
 
-/// Writes milliseconds as seconds where that gives a whole number.
+/// Writes milliseconds in days, hours or seconds where that gives a whole number.
 pub(crate) fn format_millis(millis: u64) -> String {
-    if millis.is_multiple_of(1_000) {
-        format!("{}s", millis / 1_000)
-    } else {
-        format!("{millis}ms")
-    }
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("s", 1_000)];
+    let whole = |(_, factor): &&(&str, u64)| {
+        (millis >= *factor || *factor == 1_000) && millis.is_multiple_of(*factor)
+    };
+    units.iter().find(whole).map_or_else(
+        || format!("{millis}ms"),
+        |(unit, factor)| format!("{}{unit}", millis / factor),
+    )
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -109,13 +114,22 @@ mod tests {
 
     #[test]
     fn durations_are_read_and_need_a_unit() {
-        for (text, millis) in [("250ms", 250), ("5s", 5_000), ("2min", 120_000), ("0s", 0)] {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("5s", 5_000),
+            ("2min", 120_000),
+            ("0s", 0),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+        ] {
             assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "5", "s", "1.5s", "5 hours", "18446744073709551615s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
-        assert!(parse_duration("5").unwrap_err().to_string().contains("write 5ms, 5s or 5min"));
+        assert!(
+            parse_duration("5").unwrap_err().to_string().contains("write 5ms, 5s, 5min, 5h or 5d")
+        );
     }
 
     #[test]
@@ -125,5 +139,9 @@ mod tests {
         }
         assert_eq!(format_millis(5_000), "5s");
         assert_eq!(format_millis(250), "250ms");
+        for text in ["90d", "36h", "0s"] {
+            let duration = parse_duration(text).unwrap();
+            assert_eq!(format_millis(duration.as_millis() as u64), text);
+        }
     }
 }

@@ -10,8 +10,9 @@ use anabranch_crdt::ids::{DocumentId, Origin, Sequence};
 use bytes::Bytes;
 
 use super::fixture::*;
+use super::ledger::check_index;
 use super::sim_disk::{Dice, SimDisk};
-use crate::journal::{DocumentRow, Draft, Journal, Row};
+use crate::journal::{DocumentRow, Draft, Journal, LedgerRow, Row};
 
 const SEEDS: u64 = 300;
 const DOCUMENTS: u64 = 6;
@@ -33,7 +34,7 @@ struct Model {
     pending: BTreeSet<(DocumentId, Dot)>,
     tails: BTreeSet<(DocumentId, Dot)>,
     snapshots: BTreeMap<DocumentId, Bytes>,
-    conflicts: BTreeMap<(DocumentId, ConflictId), Bytes>,
+    conflicts: BTreeMap<(DocumentId, ConflictId), LedgerRow>,
 }
 
 impl Model {
@@ -65,8 +66,8 @@ impl Model {
                 self.snapshots.insert(document, bytes);
                 self.tails.retain(|(id, dot)| *id != document || !covers.contains(dot));
             }
-            Row::Conflict(document, conflict, Some(bytes)) => {
-                self.conflicts.insert((document, conflict), bytes);
+            Row::Conflict(document, conflict, Some(row)) => {
+                self.conflicts.insert((document, conflict), row);
             }
             Row::Conflict(document, conflict, None) => {
                 self.conflicts.remove(&(document, conflict));
@@ -93,8 +94,8 @@ impl Model {
             model.tails.extend(stored.tail.iter().map(|entry| (id, entry.dot())));
             model.pending.extend(stored.pending.iter().map(|entry| (id, entry.dot())));
         }
-        let ledger = journal.conflicts(None, usize::MAX).unwrap();
-        model.conflicts.extend(ledger.into_iter().map(|(id, conflict, row)| ((id, conflict), row)));
+        let ledger = journal.ledger(None, usize::MAX).unwrap().into_iter();
+        model.conflicts.extend(ledger.map(|row| ((row.document, row.conflict), row.row)));
         model
     }
 }
@@ -122,9 +123,10 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
             rows.push(Row::Snapshot { document, bytes, covers });
         }
         2 => {
-            let conflict = ConflictId([dice.roll(4) as u8; 16]);
-            let bytes = (dice.roll(2) == 0).then(|| Bytes::from(change.clone()));
-            rows.push(Row::Conflict(document, conflict, bytes));
+            // A conflict is of one document.
+            let conflict = ConflictId([(number * 4 + dice.roll(4)) as u8; 16]);
+            let row = (dice.roll(3) != 0).then(|| ledger_row(dice.roll(1_000), &change));
+            rows.push(Row::Conflict(document, conflict, row));
         }
         _ => {}
     }
@@ -199,6 +201,7 @@ fn survive(seed: u64) {
         states.truncate(commits + 1);
         assert_eq!(states.get(commits), Some(&found), "after {commits} commits");
         assert!(journal.scrub().unwrap().is_clean());
+        check_index(&journal);
         if dice.roll(2) == 0 {
             // What one process saw at its start, it may have told others; it must not go away.
             disk.crash_after(1);

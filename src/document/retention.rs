@@ -1,0 +1,115 @@
+//! Retention: conflicts that were settled long ago, or that are too many, are dropped.
+//!
+//! An open conflict is never dropped. What is dropped is a row of this region's ledger alone: the
+//! changes that it told of stay in the history of the document, and a change that arrives late and
+//! collides with them makes the row anew.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anabranch_crdt::conflict::{ConflictId, ConflictState};
+use anabranch_crdt::ids::{DocumentId, Timestamp};
+use tracing::{info, warn};
+
+use super::Documents;
+use super::listing::blocking;
+use super::request::Request;
+use crate::error::{Error, ErrorKind};
+use crate::journal::{LedgerCount, LedgerPosition, SettledConflict};
+
+/// How often the ledger is looked through.
+pub const RETENTION_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// Drops settled conflicts of the documents of a node.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    documents: Documents,
+}
+
+impl Retention {
+    /// Makes the retention of a node's documents, whose limits say what is kept.
+    #[must_use]
+    pub fn new(documents: Documents) -> Self {
+        Self { documents }
+    }
+
+    /// Looks through the ledger now, and again every [`RETENTION_PERIOD`], for ever.
+    pub async fn run(self) {
+        let mut hours = tokio::time::interval(RETENTION_PERIOD);
+        hours.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            hours.tick().await;
+            match self.once().await {
+                Ok(0) => {}
+                Ok(rows) => info!(rows, "settled conflicts were dropped from the ledger"),
+                Err(error) => warn!(%error, "the ledger was not looked through to its end"),
+            }
+        }
+    }
+
+    /// Drops what is too old, then what is too much; returns how many rows that were.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn once(&self) -> Result<u64, Error> {
+        let setting = &self.documents.setting;
+        let age = u64::try_from(setting.limits.conflict_age.as_micros()).unwrap_or(u64::MAX);
+        let before = Timestamp(setting.clock.wall().0.saturating_sub(age));
+        let old = self.forget(Some(before), u64::MAX).await?;
+        let excess = self.settled().await?.saturating_sub(setting.limits.conflict_rows);
+        Ok(old + self.forget(None, excess).await?)
+    }
+
+    /// Drops the oldest settled rows, at most so many.
+    async fn forget(&self, before: Option<Timestamp>, most: u64) -> Result<u64, Error> {
+        let (mut forgotten, mut after) = (0, None);
+        while forgotten < most {
+            let limit = most.saturating_sub(forgotten).min(BATCH);
+            let page = self.page(before, after, limit).await?;
+            let Some(last) = page.last() else { break };
+            // Rows that cannot be dropped are left behind, so that the others have their turn.
+            after = Some(last.position);
+            let mut of_documents: BTreeMap<DocumentId, Vec<ConflictId>> = BTreeMap::new();
+            for SettledConflict { position, document } in page {
+                of_documents.entry(document).or_default().push(position.conflict);
+            }
+            for (document, conflicts) in of_documents {
+                forgotten += self.forget_of(document, conflicts).await?;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    async fn forget_of(&self, id: DocumentId, conflicts: Vec<ConflictId>) -> Result<u64, Error> {
+        let ask = |reply| Request::Forget { document: id, conflicts, reply };
+        match self.documents.ask(id, ask).await {
+            Ok((forgotten, _)) => Ok(forgotten as u64),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                warn!(document = %id, %error, "its settled conflicts stay in the ledger");
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn page(
+        &self,
+        before: Option<Timestamp>,
+        after: Option<LedgerPosition>,
+        limit: u64,
+    ) -> Result<Vec<SettledConflict>, Error> {
+        let journal = self.documents.setting.journal.clone();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        blocking(move || Ok(journal.settled_conflicts(before, after, limit)?)).await
+    }
+
+    async fn settled(&self) -> Result<u64, Error> {
+        let journal = self.documents.setting.journal.clone();
+        let counts = blocking(move || Ok(journal.conflict_counts()?)).await?;
+        let settled = |count: &&LedgerCount| count.state != ConflictState::Open;
+        Ok(counts.iter().filter(settled).map(|count| count.count).sum())
+    }
+}
+
+/// Rows that are looked up at once, so that requests have their turn in between.
+const BATCH: u64 = 256;
