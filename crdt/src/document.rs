@@ -14,6 +14,7 @@
 
 mod admissions;
 mod collisions;
+mod history;
 mod ledger;
 mod merge;
 mod register;

@@ -14,17 +14,17 @@ use crate::policy::Policy;
 
 /// One region: a document, its ledger, and every change it has.
 #[derive(Debug, Clone)]
-struct Region {
-    origin: Origin,
-    document: Document,
+pub(super) struct Region {
+    pub(super) origin: Origin,
+    pub(super) document: Document,
     rows: BTreeMap<[u8; 16], Vec<u8>>,
-    log: Vec<Admitted>,
-    policies: Policies,
+    pub(super) log: Vec<Admitted>,
+    pub(super) policies: Policies,
     now: u64,
 }
 
 impl Region {
-    fn new(number: u8, policies: &Policies) -> Self {
+    pub(super) fn new(number: u8, policies: &Policies) -> Self {
         Self {
             origin: Origin::from_bytes([number; 16]),
             document: Document::new(),
@@ -40,16 +40,16 @@ impl Region {
         Author { origin: self.origin, at: Timestamp(self.now), message }
     }
 
-    fn at(&mut self, microseconds: u64) -> &mut Self {
+    pub(super) fn at(&mut self, microseconds: u64) -> &mut Self {
         self.now = 1_700_000_000_000_000 + microseconds;
         self
     }
 
-    fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
+    pub(super) fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
         self.edit_with(edits, Message::default())
     }
 
-    fn edit_with(&mut self, edits: &[Edit], message: Message) -> Result<(), EditError> {
+    pub(super) fn edit_with(&mut self, edits: &[Edit], message: Message) -> Result<(), EditError> {
         let author = self.author(message);
         let change = self.document.edit(edits, &author, &self.policies)?;
         self.keep(change, author.at);
@@ -57,22 +57,22 @@ impl Region {
         Ok(())
     }
 
-    fn set(&mut self, path: &str, value: Value) -> &mut Self {
+    pub(super) fn set(&mut self, path: &str, value: Value) -> &mut Self {
         self.edit(&[set(path, value)]).unwrap();
         self
     }
 
-    fn remove(&mut self, path: &str) -> &mut Self {
+    pub(super) fn remove(&mut self, path: &str) -> &mut Self {
         self.edit(&[Edit::Remove { path: path.parse().unwrap() }]).unwrap();
         self
     }
 
-    fn increment(&mut self, path: &str, by: i64) -> &mut Self {
+    pub(super) fn increment(&mut self, path: &str, by: i64) -> &mut Self {
         self.edit(&[Edit::Increment { path: path.parse().unwrap(), by }]).unwrap();
         self
     }
 
-    fn delete(&mut self) -> &mut Self {
+    pub(super) fn delete(&mut self) -> &mut Self {
         let author = self.author(Message::default());
         let change = self.document.delete(&author);
         self.keep(change, author.at);
@@ -108,7 +108,7 @@ impl Region {
         }
     }
 
-    fn receive(&mut self, changes: &[Admitted]) {
+    pub(super) fn receive(&mut self, changes: &[Admitted]) {
         let applied = self.document.apply(changes).unwrap();
         for index in applied.new {
             self.log.push(changes[index].clone());
@@ -116,7 +116,7 @@ impl Region {
         self.decide(&applied.collisions);
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         self.document.value(&self.policies).unwrap_or(Value::Null)
     }
 
@@ -126,19 +126,19 @@ impl Region {
 }
 
 /// Exchanges everything until nobody has anything new.
-fn exchange(regions: &mut [Region]) {
+pub(super) fn exchange(regions: &mut [Region]) {
     for _ in 0..4 {
         let all: Vec<Admitted> = regions.iter().flat_map(|r| r.log.clone()).collect();
         regions.iter_mut().for_each(|region| region.receive(&all));
     }
 }
 
-fn pair(policy: Policy) -> [Region; 2] {
+pub(super) fn pair(policy: Policy) -> [Region; 2] {
     let policies = Policies::new(policy, Vec::new(), Vec::new());
     [Region::new(1, &policies), Region::new(2, &policies)]
 }
 
-fn set(path: &str, value: Value) -> Edit {
+pub(super) fn set(path: &str, value: Value) -> Edit {
     Edit::Set { path: path.parse().unwrap(), value }
 }
 
@@ -407,7 +407,7 @@ fn changes_that_wait_for_others_are_reported_and_not_applied() {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Set(usize, &'static str, i64),
     Map(usize, &'static str, i64),
     Remove(usize, &'static str),
@@ -417,7 +417,7 @@ enum Step {
     Send(usize, usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     let key = prop::sample::select(vec!["/a", "/b", "/m/a", "/m/b", "/list/0"]);
     prop_oneof![
         6 => (0..3_usize, key.clone(), 0..4_i64).prop_map(|(r, k, v)| Step::Set(r, k, v)),
@@ -433,7 +433,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Edits that do not fit the document of the moment are skipped, as a user's would be refused.
-fn run(regions: &mut [Region], step: &Step) {
+pub(super) fn run(regions: &mut [Region], step: &Step) {
     let path = |path: &str| path.parse::<Path>().unwrap();
     let _ = match step {
         Step::Set(region, at, value) => regions[*region].edit(&[set(at, json!(value))]),
