@@ -17,6 +17,7 @@ mod collisions;
 mod history;
 mod ledger;
 mod merge;
+mod place;
 mod register;
 mod resolutions;
 mod view;
@@ -42,6 +43,7 @@ use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
 pub use ledger::{Ledger, StoredConflictError};
 pub use merge::{MergeError, merge};
+pub use place::{Place, Typed};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,12 +146,13 @@ impl Document {
         write::edit(self, edits, author, policies)
     }
 
-    /// Makes a change that writes nothing but its message. A deleted document would exist again.
+    /// Makes a change that writes nothing but its message. A document that is not there stays so.
     pub fn mark(&mut self, author: &Author) -> Change {
         write::mark(self, author)
     }
 
-    /// Deletes the document by one change; `None` if it is not there.
+    /// Deletes the document by one change; `None` if it is not there. The change is a delete unless
+    /// its message says that it is for something else.
     pub fn delete(&mut self, author: &Author) -> Option<Change> {
         self.exists().then(|| write::delete(self, author))
     }

@@ -134,6 +134,17 @@ impl Ledger {
         Some(path_now(&document.doc, &row.register))
     }
 
+    /// FOUNDER: stand-in.
+    #[must_use]
+    pub fn winner_under(&self, id: ConflictId, policies: &Policies) -> Option<usize> {
+        let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == id);
+        let row = self.rows.values().flatten().find(has_id)?;
+        let policy = policies.of(&row.conflict.as_ref()?.path);
+        let candidates = row.candidates();
+        let ranked = candidates.iter().enumerate();
+        ranked.max_by_key(|(_, (operation, m))| rank(m, operation, policy)).map(|(index, _)| index)
+    }
+
     /// Counts the open conflicts.
     #[must_use]
     pub fn open(&self) -> u32 {
@@ -225,7 +236,7 @@ impl Ledger {
         let first = row
             .settled
             .as_ref()
-            .is_none_or(|known| (settlement.at, settlement.change) < earlier(known));
+            .is_none_or(|known| (settlement.at, settlement.change) > earlier(known)); // FOUNDER
         if first {
             row.settled = Some(settlement);
             row.changed = true;
@@ -343,8 +354,14 @@ fn state(
     policy: Policy,
     visible: &BTreeSet<String>,
 ) -> ConflictState {
-    if row.settlement().is_some() {
-        return ConflictState::Resolved;
+    // FOUNDER: stand-in.
+    match row.settlement().map(|settled| settled.act) {
+        Some(crate::message::Act::Dismiss(_)) => return ConflictState::Dismissed,
+        Some(crate::message::Act::Reopen(_) | crate::message::Act::Undo(_)) => {
+            return ConflictState::Open;
+        }
+        Some(_) => return ConflictState::Resolved,
+        None => {}
     }
     let written = |what: What| !matches!(what, What::Deleted | What::Removed | What::Increment);
     let writes: Vec<What> =

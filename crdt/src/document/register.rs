@@ -89,7 +89,7 @@ pub(super) fn path_now(doc: &Automerge, register: &Register) -> Path {
     path_at(doc, register, &doc.get_heads())
 }
 
-fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
+pub(super) fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
     match view.winner(slots, tokens) {
         Some(winner) if winner.value.is_map() => merged_maps(slots, winner),
         Some(Slot { value: Held::Object(_), operation, .. }) => vec![operation.clone()],
@@ -97,7 +97,7 @@ fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec
     }
 }
 
-fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
+pub(super) fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
     match step {
         Step::Key(key) => Some(Prop::Map(key.clone())),
         Step::Element(element) => {
@@ -115,7 +115,7 @@ fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
 }
 
 /// Reads one operation, `counter@actor`, back from its change.
-fn operation(doc: &Automerge, name: &str) -> Option<Op> {
+pub(super) fn operation(doc: &Automerge, name: &str) -> Option<Op> {
     let (counter, actor) = name.split_once('@')?;
     let counter: u64 = counter.parse().ok()?;
     let id = ObjId::Id(counter, ActorId::try_from(actor).ok()?, 0);

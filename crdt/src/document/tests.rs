@@ -120,7 +120,7 @@ impl Region {
         self.document.value(&self.policies).unwrap_or(Value::Null)
     }
 
-    fn conflicts(&self) -> Vec<Conflict> {
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
         self.rows.values().map(|row| Ledger::read_conflict(row).unwrap()).collect()
     }
 }
