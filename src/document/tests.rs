@@ -1,6 +1,8 @@
 //! The owners over real journals: what is answered is durable, what is refused leaves no trace,
 //! and what other regions send is reflected by the next read.
 
+mod ledger;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_crdt::document::{Author, Document as Replica};
@@ -13,6 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::journal::{Commit, JournalOptions};
+use crate::subscription::ConflictBell;
 
 /// One node without network: owners over a journal in a temporary directory.
 struct Fixture {
@@ -20,6 +23,7 @@ struct Fixture {
     journal: Journal,
     documents: Documents,
     owners: Option<Owners>,
+    bell: ConflictBell,
 }
 
 impl Fixture {
@@ -28,13 +32,22 @@ impl Fixture {
     }
 
     fn open(region: &str, directory: TempDir, limits: Limits) -> Self {
+        Self::timed(region, directory, limits, ticking())
+    }
+
+    fn timed(region: &str, directory: TempDir, limits: Limits, wall: WallClock) -> Self {
+        let bell = ConflictBell::new();
+        let rung = bell.clone();
         let (doorbell, queues) = owner_queues(2, 64);
         let options = JournalOptions {
             cluster: ClusterId(Uuid::nil()),
             region: region.parse().unwrap(),
             cache_bytes: 1 << 20,
             new_origin: Box::new(|| Origin(Uuid::new_v4())),
-            publish: Box::new(move |batch| doorbell.committed(batch)),
+            publish: Box::new(move |batch| {
+                doorbell.committed(batch);
+                rung.committed(batch);
+            }),
         };
         let journal = Journal::open(directory.path(), options).unwrap();
         let region: RegionName = region.parse().unwrap();
@@ -47,10 +60,10 @@ impl Fixture {
             limits,
             owners: 2,
             journal: journal.clone(),
-            clock: NodeClock::new(ticking(), Timestamp(0), Duration::from_secs(1)),
+            clock: NodeClock::new(wall, Timestamp(0), Duration::from_secs(1)),
         };
         let (documents, owners) = Documents::start(setting, queues).unwrap();
-        Self { directory: Some(directory), journal, documents, owners: Some(owners) }
+        Self { directory: Some(directory), journal, documents, owners: Some(owners), bell }
     }
 
     async fn restart(mut self, region: &str) -> Self {

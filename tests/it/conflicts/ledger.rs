@@ -1,13 +1,20 @@
 //! The ledger: listed, filtered, settled.
 
+use anabranch::settings::Limits;
+use anabranch_crdt::policy::Policy;
 use serde_json::{Value, json};
 
 use super::{candidates, healed, pair};
-use crate::support::{Client, Cluster, eventually, seen};
+use crate::support::{Client, Cluster, Plan, eventually, seen};
 
 /// Writes `/title` of each document in both regions at once, and heals.
 async fn disputed(names: &[&str]) -> Cluster {
     let cluster = pair().await;
+    dispute(&cluster, names).await;
+    cluster
+}
+
+async fn dispute(cluster: &Cluster, names: &[&str]) {
     for name in names {
         cluster.at("us").put(name, &json!({"title": "t"})).ok().await;
     }
@@ -18,8 +25,7 @@ async fn disputed(names: &[&str]) -> Cluster {
             cluster.at(region).merge(name, &json!({"title": region})).ok().await;
         }
     }
-    healed(&cluster, &["notes", "latest"]).await;
-    cluster
+    healed(cluster, &["notes", "latest"]).await;
 }
 
 async fn only(client: &Client) -> Value {
@@ -126,12 +132,9 @@ async fn wrong_resolutions_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_ledger_is_filtered_and_paged() {
-    let names = ["notes/a", "notes/b", "notes/c", "latest/a", "latest/b"];
-    let cluster = disputed(&names).await;
+async fn the_ledger_is_filtered_and_counted() {
+    let cluster = disputed(&["notes/a", "notes/b", "notes/c", "latest/a", "latest/b"]).await;
     let us = cluster.at("us");
-    let all = us.conflicts("").await;
-    assert_eq!(all.len(), 5);
     for (query, count) in [
         ("collection=notes", 3),
         ("collection=latest", 2),
@@ -142,9 +145,39 @@ async fn the_ledger_is_filtered_and_paged() {
         ("state=auto-resolved", 2),
         ("state=resolved", 0),
         ("state=open&collection=latest", 0),
+        ("state=dismissed", 0),
+        ("path=/title", 5),
+        ("path=/ti", 0),
+        ("kind=value", 5),
+        ("kind=whole&state=open", 0),
+        ("region=us", 5),
+        ("region=nowhere", 0),
+        ("since=2020-01-01T00:00:00Z", 5),
+        ("until=2020-01-01T00:00:00Z", 0),
     ] {
-        assert_eq!(us.conflicts(query).await.len(), count, "{query}");
+        let page = us.get(format!("/v1/conflicts?{query}")).ok().await.value();
+        assert_eq!(page["conflicts"].as_array().unwrap().len(), count, "{query}");
+        assert_eq!(page["total"], count, "{query}");
     }
+    let stats = us.get("/v1/conflicts/stats").ok().await.value();
+    assert_eq!(
+        (&stats["total"], &stats["open"], &stats["region"]),
+        (&json!(5), &json!(3), &json!("us"))
+    );
+    let stats = us.get("/v1/conflicts/stats?collection=latest").ok().await.value();
+    let expected =
+        json!([{"collection": "latest", "state": "auto-resolved", "kind": "value", "count": 2}]);
+    assert_eq!((&stats["total"], &stats["by"]), (&json!(2), &expected));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ledger_is_paged_and_shown() {
+    let names = ["notes/a", "notes/b", "notes/c", "latest/a", "latest/b"];
+    let cluster = disputed(&names).await;
+    let us = cluster.at("us");
+    let all = us.conflicts("").await;
+    assert_eq!(all.len(), 5);
     for limit in 1..6 {
         let mut listed = Vec::new();
         let mut query = format!("limit={limit}");
@@ -158,7 +191,17 @@ async fn the_ledger_is_filtered_and_paged() {
         }
         assert_eq!(listed, all, "by {limit}");
     }
-    for query in ["state=shut", "limit=0", "limit=1001", "cursor=x", "document=notes", "sort=1"] {
+    for query in [
+        "state=shut",
+        "limit=0",
+        "limit=1001",
+        "cursor=x",
+        "document=notes",
+        "sort=1",
+        "path=x",
+        "since=now",
+        "kind=x",
+    ] {
         us.get(format!("/v1/conflicts?{query}")).refused(400, "bad_query").await;
     }
     let one = us.conflicts("document=notes/b").await.remove(0);
@@ -167,5 +210,52 @@ async fn the_ledger_is_filtered_and_paged() {
     us.resolve(&one, &json!({"value": "x"})).ok().await;
     assert_eq!(us.conflicts("state=open").await.len(), 2);
     assert_eq!(us.conflicts("state=resolved").await.len(), 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_ledger_tells_what_changes() {
+    let cluster = disputed(&["notes/a", "latest/a"]).await;
+    let (us, eu) = (cluster.at("us"), cluster.at("eu"));
+    let conflict = us.conflicts("collection=notes").await.remove(0);
+    let mut lines = us.get("/v1/conflicts/stream?collection=notes").lines().await;
+    let call = us.get("/v1/conflicts/stream?state=resolved&heartbeat=60000&region=us");
+    let mut events = call.header("accept", "text/event-stream").lines().await;
+    eu.resolve(&conflict, &json!({"value": "both"})).ok().await;
+    let line: Value = serde_json::from_str(&lines.next().await.unwrap()).unwrap();
+    assert_eq!(line["event"], "conflict");
+    assert_eq!(line["conflict"]["id"], conflict["id"]);
+    assert_eq!(line["conflict"]["state"], "resolved");
+    assert_eq!(events.next().await.unwrap(), "event: conflict");
+    let data = events.next().await.unwrap();
+    let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(data, line["conflict"]);
+    let shown = us.get(format!("/v1/conflicts/{}", conflict["id"].as_str().unwrap())).ok().await;
+    assert_eq!(shown.value(), data);
+    for query in ["since=2026-01-01T00:00:00Z", "format=xml", "heartbeat=1", "kind=x"] {
+        us.get(format!("/v1/conflicts/stream?{query}")).refused(400, "bad_query").await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settled_conflicts_beyond_the_limit_are_dropped_by_a_node_that_starts() {
+    let limits = Limits { conflict_rows: 1, ..Limits::default() };
+    let plan = Plan::new(&["eu", "us"]).limits(limits).policy("latest", Policy::Lww, &[]);
+    let mut cluster = plan.start().await;
+    dispute(&cluster, &["notes/a", "latest/a", "latest/b", "latest/c"]).await;
+    let all = cluster.at("us").conflicts("").await;
+    assert_eq!(all.len(), 4);
+    cluster.restart("us").await;
+    let newest = all.iter().find(|conflict| conflict["state"] == "auto-resolved").unwrap();
+    let open = all.iter().find(|conflict| conflict["state"] == "open").unwrap();
+    eventually("all but one settled conflict are dropped", async || {
+        let left = cluster.at("us").conflicts("").await;
+        seen(left.len() == 2, || format!("{left:?}"))?;
+        assert!(left.contains(newest) && left.contains(open), "{left:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(cluster.at("eu").conflicts("").await.len(), 4, "each region keeps its own ledger");
     cluster.stop().await;
 }
