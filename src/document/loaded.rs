@@ -1,6 +1,6 @@
 //! A document in an owner's memory: its CRDT, its ledger, and the row that reads are answered from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::{
@@ -94,7 +94,7 @@ impl Loaded {
             quarantined: BTreeSet::new(),
             unsaved_changes: stored.tail.len(),
         };
-        loaded.document.apply(&admitted(&stored.tail)).map_err(|error| damaged(id, error))?;
+        loaded.document.apply(&admitted(&stored.tail), policies).map_err(|error| damaged(id, error))?;
         loaded.value = loaded.document.value(policies);
         Ok(loaded)
     }
@@ -116,7 +116,7 @@ impl Loaded {
             return Ok(Outcome::default());
         }
         self.name = self.name.take().or_else(|| new.iter().find_map(|entry| entry.name.clone()));
-        let (done, collisions) = self.apply_all(new)?;
+        let (done, collisions) = self.apply_all(new, scene.policies)?;
         self.unsaved_changes = self.unsaved_changes.saturating_add(done.len());
         if done.is_empty() {
             return Ok(Outcome::default());
@@ -139,12 +139,10 @@ impl Loaded {
         if collisions.is_empty() && self.ledger.is_empty() {
             return Ok(());
         }
-        self.ledger.absorb(&self.document, self.id, collisions);
-        self.ledger.decide(&self.document, self.id, scene.policies);
-        let resolutions = self.document.resolutions(&self.ledger, scene.policies, scene.admits)?;
-        if !resolutions.is_empty() {
-            self.ledger.decide(&self.document, self.id, scene.policies);
-        }
+        let (id, policies) = (self.id, scene.policies);
+        self.ledger.absorb(&self.document, id, policies, collisions);
+        let resolutions =
+            self.document.resolutions(&mut self.ledger, id, policies, scene.admits)?;
         for change in resolutions {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }
@@ -162,19 +160,13 @@ impl Loaded {
 
     /// Has the rows of the ledger stored that changed.
     fn record(&mut self, outcome: &mut Outcome) {
-        let unsaved: BTreeMap<ConflictId, _> = self.ledger.unsaved().into_iter().collect();
-        if unsaved.is_empty() {
-            return;
+        for (id, row) in self.ledger.unsaved() {
+            let row = row.map(|(bytes, conflict)| LedgerRow {
+                summary: ConflictSummary::of(&conflict, self.name.clone()),
+                bytes: Bytes::from(bytes),
+            });
+            outcome.rows.push(Row::Conflict(self.id, id, row));
         }
-        for conflict in self.ledger.conflicts() {
-            if let Some(Some(bytes)) = unsaved.get(&conflict.id) {
-                let summary = ConflictSummary::of(conflict, self.name.clone());
-                let row = LedgerRow { summary, bytes: Bytes::copy_from_slice(bytes) };
-                outcome.rows.push(Row::Conflict(self.id, conflict.id, Some(row)));
-            }
-        }
-        let removed = unsaved.iter().filter(|(_, row)| row.is_none());
-        outcome.rows.extend(removed.map(|(id, _)| Row::Conflict(self.id, *id, None)));
     }
 
     /// Brings the row up to date with the document, and has it stored.
@@ -221,13 +213,17 @@ impl Loaded {
     }
 
     /// Applies entries in batches, and those that wait for others again while that helps.
-    fn apply_all(&mut self, new: Vec<Entry>) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_all(
+        &mut self,
+        new: Vec<Entry>,
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         let mut left = new;
         loop {
             let before = dots.len();
             for batch in left.chunks(BATCH) {
-                let (applied, collided) = self.apply(batch)?;
+                let (applied, collided) = self.apply(batch, policies)?;
                 dots.extend(applied);
                 collisions.extend(collided);
             }
@@ -241,8 +237,12 @@ impl Loaded {
 
     /// Applies entries, each alone if together they fail; returns those that are in the history
     /// now. What waits for dependencies or cannot be applied stays pending.
-    fn apply(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
-        match self.document.apply(&admitted(new)) {
+    fn apply(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+        match self.document.apply(&admitted(new), policies) {
             Ok(applied) => {
                 let waiting: BTreeSet<usize> = applied.waiting.into_iter().collect();
                 let dots = new.iter().enumerate().filter(|(index, _)| !waiting.contains(index));
@@ -253,14 +253,18 @@ impl Loaded {
                 self.quarantine(new, &error);
                 Ok((Vec::new(), Collisions::default()))
             }
-            Err(_) => self.apply_each(new),
+            Err(_) => self.apply_each(new, policies),
         }
     }
 
-    fn apply_each(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_each(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         for entry in new {
-            let (applied, collided) = self.apply(std::slice::from_ref(entry))?;
+            let (applied, collided) = self.apply(std::slice::from_ref(entry), policies)?;
             dots.extend(applied);
             collisions.extend(collided);
         }

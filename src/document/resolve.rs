@@ -78,8 +78,8 @@ pub(super) fn settle(
     let deed = decide(loaded, scene, order)?;
     let mut outcome = Outcome::default();
     let change = perform(loaded, scene, order, deed, &mut outcome)?;
-    let settled = Collisions::settling(order.id, change);
-    write::conclude(loaded, scene, &settled, &mut outcome)?;
+    let made = Collisions::made(&loaded.document, change);
+    write::conclude(loaded, scene, &made, &mut outcome)?;
     let conflict = find(loaded, order.id)?.clone();
     let resolved = Resolved { name: loaded.name.clone(), conflict, document: loaded.shown() };
     Ok((resolved, outcome))

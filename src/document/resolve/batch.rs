@@ -210,7 +210,7 @@ pub(in crate::document) fn settle_all(
             let order = batch.order(settled.id, &settling);
             let before = loaded.document.digest();
             match perform(loaded, scene, &order, deed, &mut outcome) {
-                Ok(change) => collisions.extend(Collisions::settling(settled.id, change)),
+                Ok(change) => collisions.extend(Collisions::made(&loaded.document, change)),
                 // Nothing was done about this one, so the others are not its concern.
                 Err(error) if loaded.document.digest() == before => {
                     settled = failed(named, &error);

@@ -121,7 +121,8 @@ impl Planner<'_> {
 
     fn chosen(&self, policy: Policy) -> Result<&Candidate, Error> {
         let policies = self.scene.policies.with(&self.conflict.path, policy);
-        let winner = self.loaded.ledger.winner_under(self.conflict.id, &policies);
+        let Loaded { ledger, document, .. } = self.loaded;
+        let winner = ledger.winner_under(document, self.conflict.id, &policies);
         winner.and_then(|index| self.conflict.candidates.get(index)).ok_or_else(|| {
             let message = format!("the policy {policy} chooses none of the candidates");
             Error::new(ErrorKind::Invalid, "not_decidable", message)

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::document::Document;
-use crate::document::tests::{Region, exchange, pair, run, step};
+use crate::document::tests::laws::{run, step};
+use crate::document::tests::{Region, exchange, pair};
 use crate::ids::ChangeHash;
 use crate::policy::{Policies, Policy};
 
