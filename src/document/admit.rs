@@ -35,7 +35,8 @@ pub(super) fn admit(
         .map(|(_, change)| Admitted { change: change.clone(), at, by: Some(scene.origin) })
         .collect();
     rehearse(loaded, scene, &admitted)?;
-    let applied = loaded.document.apply(&admitted, scene.policies).map_err(|error| damaged(loaded.id, error))?;
+    let applied = loaded.document.apply(&admitted, scene.policies);
+    let applied = applied.map_err(|error| damaged(loaded.id, error))?;
     let mut outcome = Outcome::default();
     for index in &applied.new {
         let Some((summary, bytes)) = new.get(*index) else { continue };

@@ -94,7 +94,8 @@ impl Loaded {
             quarantined: BTreeSet::new(),
             unsaved_changes: stored.tail.len(),
         };
-        loaded.document.apply(&admitted(&stored.tail), policies).map_err(|error| damaged(id, error))?;
+        let tail = admitted(&stored.tail);
+        loaded.document.apply(&tail, policies).map_err(|error| damaged(id, error))?;
         loaded.value = loaded.document.value(policies);
         Ok(loaded)
     }
@@ -139,10 +140,9 @@ impl Loaded {
         if collisions.is_empty() && self.ledger.is_empty() {
             return Ok(());
         }
-        let (id, policies) = (self.id, scene.policies);
-        self.ledger.absorb(&self.document, id, policies, collisions);
-        let resolutions =
-            self.document.resolutions(&mut self.ledger, id, policies, scene.admits)?;
+        self.ledger.absorb(&self.document, self.id, scene.policies, collisions);
+        let Self { document, ledger, id, .. } = self;
+        let resolutions = document.resolutions(ledger, *id, scene.policies, scene.admits)?;
         for change in resolutions {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }

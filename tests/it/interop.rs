@@ -41,27 +41,29 @@ impl Leader {
             message: anabranch_crdt::message::Message::default(),
         };
         let change = self.document.edit(edits, &author, &self.policies).unwrap().unwrap();
+        let made = Collisions::made(&self.document, change.hash);
+        let id = DocumentId(Uuid::nil());
+        self.ledger.absorb(&self.document, id, &self.policies, &made);
         self.log.push(Admitted { change: change.bytes, at: author.at, by: Some(self.origin) });
     }
 
     fn receive(&mut self, changes: &[Admitted]) {
-        let applied = self.document.apply(changes).unwrap();
+        let applied = self.document.apply(changes, &self.policies).unwrap();
         self.log.extend(applied.new.iter().map(|index| changes[*index].clone()));
         self.settle(&applied.collisions);
     }
 
     fn settle(&mut self, collisions: &Collisions) {
         let id = DocumentId(Uuid::nil());
-        self.ledger.absorb(&self.document, id, collisions);
-        self.ledger.decide(&self.document, id, &self.policies);
-        let made = self.document.resolutions(&self.ledger, &self.policies, |_| true).unwrap();
+        self.ledger.absorb(&self.document, id, &self.policies, collisions);
+        let policies = &self.policies;
+        let made = self.document.resolutions(&mut self.ledger, id, policies, |_| true).unwrap();
         let (at, origin) = (Timestamp(BASE), self.origin);
         self.log.extend(made.into_iter().map(|change| Admitted {
             change: change.bytes,
             at,
             by: Some(origin),
         }));
-        self.ledger.decide(&self.document, id, &self.policies);
         self.ledger.unsaved();
     }
 }
