@@ -17,8 +17,8 @@ use super::{Answer, ApiState, Problem, ledger, reply, session};
 
 pub(super) use self::bulk::{dismiss_all, reopen_all, resolve_all};
 pub(super) use self::row::ConflictJson;
-pub(super) use self::settle::{NOTE_BYTES, act};
 use self::settle::Verb;
+pub(super) use self::settle::{NOTE_BYTES, act};
 
 /// Conflicts of one page at most.
 const PAGE_CONFLICTS: u64 = 1_000;

@@ -79,20 +79,11 @@ impl Owner {
                 };
                 self.step(id, Some(name), reply, step);
             }
-            Request::Settle {
-                document,
-                conflict: id,
-                settling,
-                expected,
-                note,
-                author,
-                reply,
-            } => {
+            Request::Settle { document, conflict: id, settling, expected, note, author, reply } => {
                 let (note, author) = (note.as_deref(), author.as_ref());
                 let order = Order { id, settling: &settling, expected, note, author };
-                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
-                    resolve::settle(loaded, scene, &order)
-                };
+                let step =
+                    |loaded: &mut Loaded, scene: Scene<'_>| resolve::settle(loaded, scene, &order);
                 self.step(document, None, reply, step);
             }
             Request::SettleAll { document, conflicts, batch, reply } => {

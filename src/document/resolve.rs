@@ -21,8 +21,8 @@ use super::request::Resolved;
 use super::write;
 use crate::error::{Error, ErrorKind};
 
-pub use batch::{Bulk, Choice, Fate, Settled};
 pub(super) use batch::{Batch, settle_all};
+pub use batch::{Bulk, Choice, Fate, Settled};
 
 /// How to settle a conflict.
 #[derive(Debug, Clone, PartialEq)]

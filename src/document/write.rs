@@ -69,7 +69,6 @@ pub(super) fn apply(
     check_change(change.bytes.len(), scene.limits)?;
     let made = Collisions::made(&loaded.document, change.hash);
     let mut outcome = Outcome::default();
-    let made = Collisions::made(&loaded.document, change.hash);
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
     conclude(loaded, scene, &made, &mut outcome)?;
@@ -95,7 +94,6 @@ fn delete(loaded: &mut Loaded, scene: Scene<'_>, message: Message) -> Result<Out
     let change = loaded.document.delete(&author).ok_or_else(not_found)?;
     let made = Collisions::made(&loaded.document, change.hash);
     let mut outcome = Outcome::default();
-    let made = Collisions::made(&loaded.document, change.hash);
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
     conclude(loaded, scene, &made, &mut outcome)?;

@@ -6,9 +6,9 @@
 use anabranch_crdt::conflict::ConflictState;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::HeaderValue;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{BoxStream, ReadyChunks};

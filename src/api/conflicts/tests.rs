@@ -108,7 +108,6 @@ fn resolved_conflict_tells_who_settled_it() {
         at: Timestamp(1_700_000_000_000_002),
         change: ChangeHash([4; 32]),
         note: Some("as agreed".into()),
-        value: None,
     });
     let told = told(&resolved);
     assert_eq!(told["winner"], Value::Null);

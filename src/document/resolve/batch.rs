@@ -278,9 +278,8 @@ impl Choice {
             Self::Earliest => candidates.iter().min_by_key(time),
             Self::Winner => conflict.winner.and_then(|index| candidates.get(index)),
             Self::Region(region) => {
-                let of = |c: &&Candidate| {
-                    scene.journal.region_of(c.leader).as_ref() == Some(region)
-                };
+                let of =
+                    |c: &&Candidate| scene.journal.region_of(c.leader).as_ref() == Some(region);
                 candidates.iter().filter(of).max_by_key(time)
             }
         };

@@ -120,7 +120,11 @@ mod tests {
         check(json!({"items": [0, 1]}), &name, json!({"items": [0, {"name": 7}, 1]}));
         let gone = place("/items/1/name", &[false, true, false], 0);
         check(json!({}), &gone, json!({"items": [{"name": 7}]}));
-        check(json!({"items": "x"}), &place("/items/1/name", &[false, true, false], 1), json!({"items": [{"name": 7}]}));
+        check(
+            json!({"items": "x"}),
+            &place("/items/1/name", &[false, true, false], 1),
+            json!({"items": [{"name": 7}]}),
+        );
         check(json!({"a": {}}), &place("/a/b/c", &[false; 3], 1), json!({"a": {"b": {"c": 7}}}));
     }
 

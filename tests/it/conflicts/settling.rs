@@ -455,7 +455,8 @@ async fn wrong_settlements_are_refused() {
     let cluster = disputed(json!({"n": 1}), json!({"n": 2}), json!({"n": 3})).await;
     let us = cluster.at("us");
     let conflict = conflict_at(us, "/n").await;
-    let refused = us.resolve(&conflict, &json!({"merge": true})).refused(422, "not_mergeable").await;
+    let refused =
+        us.resolve(&conflict, &json!({"merge": true})).refused(422, "not_mergeable").await;
     assert!(refused.value()["detail"].as_str().unwrap().contains("numbers"), "{refused:?}");
     us.resolve(&conflict, &json!({"policy": "manual"})).refused(422, "bad_resolution").await;
     us.resolve(&conflict, &json!({"take": "1@00"})).refused(422, "unknown_candidate").await;
