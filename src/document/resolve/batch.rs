@@ -117,7 +117,7 @@ impl Documents {
                 let limit = filter.limit.min(PAGE);
                 let page = documents.conflicts(ConflictFilter { limit, ..filter.clone() }).await?;
                 filter.limit = filter.limit.saturating_sub(page.conflicts.len());
-                filter.after = page.next.clone();
+                filter.after = page.next;
                 let more = page.next.is_some().then_some(filter);
                 Ok::<_, Error>(Some((jobs_of(page.conflicts), more)))
             }
