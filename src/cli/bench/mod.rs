@@ -277,9 +277,11 @@ impl Bench {
     fn path(&self, workload: Workload) -> String {
         match workload {
             Workload::Creates => document_path(&format!("{}-c", self.collection)),
-            Workload::Updates | Workload::Reads | Workload::Propagation | Workload::Conflicts | Workload::Settling => {
-                document_path(&self.collection)
-            }
+            Workload::Updates
+            | Workload::Reads
+            | Workload::Propagation
+            | Workload::Conflicts
+            | Workload::Settling => document_path(&self.collection),
         }
     }
 
@@ -287,7 +289,11 @@ impl Bench {
         let (template, stride) = (template.clone(), self.plan.connections);
         match workload {
             Workload::Creates => Requests::new_keys(template, connection, stride),
-            Workload::Updates | Workload::Reads | Workload::Propagation | Workload::Conflicts | Workload::Settling => {
+            Workload::Updates
+            | Workload::Reads
+            | Workload::Propagation
+            | Workload::Conflicts
+            | Workload::Settling => {
                 Requests::random(template, self.args.documents, connection, stride)
             }
         }

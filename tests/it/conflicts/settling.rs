@@ -50,13 +50,10 @@ fn act<'a>(client: &'a Client, conflict: &Value, verb: &str, body: &Value) -> Ca
 
 /// The acts of a row as (act, region).
 fn acts(conflict: &Value) -> Vec<(&str, &str)> {
-    let text = |act: &'_ Value, member: &str| -> Option<String> {
-        act[member].as_str().map(str::to_owned)
-    };
-    let of = |act| {
-        assert!(text(act, "at").is_some() && text(act, "change").is_some(), "{act}");
+    fn of(act: &Value) -> (&str, &str) {
+        assert!(act["at"].is_string() && act["change"].is_string(), "{act}");
         (act["act"].as_str().unwrap(), act["region"].as_str().unwrap())
-    };
+    }
     conflict["acts"].as_array().unwrap().iter().map(of).collect()
 }
 
@@ -295,6 +292,29 @@ async fn counters_and_texts_stay_what_they_are() {
     assert_eq!(picture.listed()[0]["value"], expected);
     let open = picture.conflicts().into_iter().filter(|row| row["state"] == "open").count();
     assert_eq!(open, 0, "{:#?}", picture.conflicts());
+    cluster.stop().await;
+}
+
+/// A counter is set in one region while the other one counts: the count can be taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_increment_can_be_taken() {
+    let cluster = pair().await;
+    cluster.at("us").put("notes/a", &json!({"x": 0})).ok().await;
+    let count = |by: i64| json!([{"op": "increment", "path": "/n", "by": by}]);
+    cluster.at("us").edit("notes/a", &count(5)).ok().await;
+    cluster.agreed(&["notes"]).await;
+    cluster.cut("eu", "us").await;
+    cluster.at("us").edit("notes/a", &count(2)).ok().await;
+    cluster.at("eu").merge("notes/a", &json!({"n": "reset"})).ok().await;
+    healed(&cluster, &["notes"]).await;
+    let us = cluster.at("us");
+    let conflict = conflict_at(us, "/n").await;
+    assert_eq!(conflict["kind"], "counter", "{conflict:#}");
+    us.resolve(&conflict, &json!({"merge": true})).refused(422, "not_mergeable").await;
+    us.resolve(&conflict, &json!({"take": candidate_of(&conflict, "us")})).ok().await;
+    us.edit("notes/a", &count(1)).ok().await;
+    let picture = cluster.agreed(&["notes"]).await;
+    assert_eq!(picture.listed()[0]["value"], json!({"x": 0, "n": 8}));
     cluster.stop().await;
 }
 
