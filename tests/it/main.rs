@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod clocks;
 mod conflicts;
 mod feed;
 mod http;

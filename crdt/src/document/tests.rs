@@ -4,6 +4,8 @@ pub(super) mod laws;
 
 mod forget;
 
+mod admissions;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
