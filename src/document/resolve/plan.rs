@@ -120,6 +120,11 @@ impl Planner<'_> {
     }
 
     fn chosen(&self, policy: Policy) -> Result<&Candidate, Error> {
+        let ordered = self.scene.policies.to_json().get("regions").is_some();
+        if policy == Policy::RegionPriority && !ordered {
+            let message = "the settings of the collection name no order of regions";
+            return Err(Error::new(ErrorKind::Invalid, "not_decidable", message));
+        }
         let policies = self.scene.policies.with(&self.conflict.path, policy);
         let Loaded { ledger, document, .. } = self.loaded;
         let winner = ledger.winner_under(document, self.conflict.id, &policies);

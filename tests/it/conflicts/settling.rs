@@ -480,6 +480,8 @@ async fn wrong_settlements_are_refused() {
     assert!(refused.value()["detail"].as_str().unwrap().contains("numbers"), "{refused:?}");
     us.resolve(&conflict, &json!({"policy": "manual"})).refused(422, "bad_resolution").await;
     us.resolve(&conflict, &json!({"take": "1@00"})).refused(422, "unknown_candidate").await;
+    let ordered = us.resolve(&conflict, &json!({"policy": "region-priority"}));
+    ordered.refused(422, "not_decidable").await;
     let call = us.resolve(&conflict, &json!({"delete": true})).header("author", "");
     call.refused(400, "bad_author").await;
     for verb in ["dismiss", "reopen", "undo"] {
