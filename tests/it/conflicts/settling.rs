@@ -377,6 +377,33 @@ async fn the_delete_of_a_document_can_be_taken_and_so_can_the_edit() {
     cluster.stop().await;
 }
 
+/// One region takes the delete of a document and the other one the edit, at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_that_is_kept_and_deleted_at_once_is_one_of_them() {
+    let cluster = pair().await;
+    cluster.at("us").put("notes/a", &json!({"title": "t", "x": 0})).ok().await;
+    cluster.agreed(&["notes"]).await;
+    cluster.cut("eu", "us").await;
+    cluster.at("us").delete("notes/a").ok().await;
+    cluster.at("eu").merge("notes/a", &json!({"title": "eu"})).ok().await;
+    healed(&cluster, &["notes"]).await;
+    let [row] = cluster.at("us").conflicts("kind=document").await.try_into().unwrap();
+    cluster.cut("eu", "us").await;
+    for region in ["eu", "us"] {
+        let body = json!({"take": candidate_of(&row, region)});
+        cluster.at(region).resolve(&row, &body).ok().await;
+    }
+    let picture = healed(&cluster, &["notes"]).await;
+    let listed = picture.listed();
+    let kept = json!({"title": "eu", "x": 0});
+    assert!(listed.is_empty() || listed[0]["value"] == kept, "{listed:#?}");
+    let open = picture.conflicts().into_iter().filter(|row| row["state"] == "open").count();
+    assert_eq!(open, 0, "{:#?}", picture.conflicts());
+    let row = cluster.at("eu").conflicts("kind=document").await.remove(0);
+    assert_eq!((&row["state"], acts(&row).len()), (&json!("resolved"), 2), "{row:#}");
+    cluster.stop().await;
+}
+
 /// Writes `/title` and `/text` of some documents in both regions at once.
 async fn many(documents: usize) -> Cluster {
     let cluster = Plan::new(&["eu", "us"]).policy("latest", Policy::Lww, &[]).start().await;
