@@ -55,9 +55,14 @@ impl Fixture {
         let region: RegionName = region.parse().unwrap();
         journal.name_origin(journal.identity().origin, &region);
         let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
+        let paths = json!({"/address": {"policy": "manual", "whole": true}});
+        let whole = Policies::read(&json!({ "paths": paths })).unwrap();
         let setting = Setting {
             region,
-            collections: BTreeMap::from([("latest".parse().unwrap(), lww)]),
+            collections: BTreeMap::from([
+                ("latest".parse().unwrap(), lww),
+                ("homes".parse().unwrap(), whole),
+            ]),
             default_policies: Policies::default(),
             limits,
             owners: 2,

@@ -80,3 +80,40 @@ async fn what_cannot_be_done_fails_alone() {
     let node = node.restart("us-east").await;
     assert!(node.open_conflicts().await.is_empty());
 }
+
+/// Two regions edit different parts of an address, which counts as one value: one of the two
+/// addresses is taken as a whole, or what both changed is merged.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_counts_as_one_value_is_settled_as_one() {
+    let merged = json!({"street": "New Street", "town": "York", "zip": 1});
+    let taken = json!({"street": "Old Street", "town": "York", "zip": 1});
+    for (how, expected) in [(None, taken), (Some(Settling::Merge), merged)] {
+        let (us, eu) = (Fixture::new("us-east"), Fixture::new("eu-west"));
+        let start = json!({"street": "Old Street", "town": "Leeds", "zip": 1});
+        us.put("homes/a", json!({"address": start})).await.unwrap();
+        us.send_to(&eu).await;
+        us.patch("homes/a", json!({"address": {"street": "New Street"}})).await.unwrap();
+        eu.patch("homes/a", json!({"address": {"town": "York"}})).await.unwrap();
+        us.send_to(&eu).await;
+        eu.send_to(&us).await;
+        us.json("homes/a").await;
+        let [NamedConflict { conflict, .. }] = us.open_conflicts().await.try_into().unwrap();
+        assert_eq!(
+            (conflict.kind, conflict.path.to_string().as_str()),
+            (ConflictKind::Whole, "/address")
+        );
+        let york = |candidate: &&anabranch_crdt::conflict::Candidate| {
+            candidate.value.as_ref().is_some_and(|value| value["town"] == "York")
+        };
+        let york = conflict.candidates.iter().find(york).unwrap();
+        let how = how.unwrap_or_else(|| Settling::Take(york.id.clone()));
+        us.documents.settle(conflict.id, how, None, None, None).await.unwrap();
+        assert_eq!(us.json("homes/a").await, json!({ "address": expected }));
+        us.send_to(&eu).await;
+        assert_eq!(eu.json("homes/a").await, json!({ "address": expected }));
+        assert!(eu.open_conflicts().await.is_empty());
+        let undo = us.documents.settle(conflict.id, Settling::Undo, None, None, None).await;
+        let (undone, _) = undo.unwrap();
+        assert_eq!(undone.conflict.state, ConflictState::Open);
+    }
+}
