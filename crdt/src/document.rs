@@ -16,6 +16,8 @@ mod admissions;
 mod collisions;
 mod history;
 mod ledger;
+mod merge;
+mod place;
 mod ranking;
 mod register;
 mod resolutions;
@@ -46,6 +48,8 @@ pub use history::{
     Blamed, Difference, HistoryCursor, HistoryPage, MAX_PATHS, Recorded, differences,
 };
 pub use ledger::{Flip, Ledger, StoredConflictError, StoredRow};
+pub use merge::{MergeError, merge};
+pub use place::{Place, Typed};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,12 +157,13 @@ impl Document {
         write::edit(self, edits, author, policies)
     }
 
-    /// Makes a change that writes nothing but its message. A deleted document would exist again.
+    /// Makes a change that writes nothing but its message. A document that is not there stays so.
     pub fn mark(&mut self, author: &Author) -> Change {
         write::mark(self, author)
     }
 
-    /// Deletes the document by one change; `None` if it is not there.
+    /// Deletes the document by one change; `None` if it is not there. The change is a delete unless
+    /// its message says that it is for something else.
     pub fn delete(&mut self, author: &Author) -> Option<Change> {
         self.exists().then(|| write::delete(self, author))
     }

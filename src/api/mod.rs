@@ -152,6 +152,13 @@ impl Routes {
         self.route(MethodFilter::GET, path, action).describe(Method::GET, path)
     }
 
+    fn post<F>(self, path: &'static str, action: F) -> Self
+    where
+        Endpoint<F>: Handler<(), ApiState>,
+    {
+        self.route(MethodFilter::POST, path, action).describe(Method::POST, path)
+    }
+
     fn describe(mut self, method: Method, path: &'static str) -> Self {
         self.described.push((method, path));
         self
@@ -221,6 +228,12 @@ fn routes() -> Routes {
         .get("/v1/conflicts/{id}", conflicts::read)
         .route(MethodFilter::POST, "/v1/conflicts/{id}", conflicts::act)
         .describe(Method::POST, "/v1/conflicts/{id}:resolve")
+        .describe(Method::POST, "/v1/conflicts/{id}:dismiss")
+        .describe(Method::POST, "/v1/conflicts/{id}:reopen")
+        .describe(Method::POST, "/v1/conflicts/{id}:undo")
+        .post("/v1/conflicts:resolve", conflicts::resolve_all)
+        .post("/v1/conflicts:dismiss", conflicts::dismiss_all)
+        .post("/v1/conflicts:reopen", conflicts::reopen_all)
         .get("/v1/replication", status::replication)
         .get("/v1/status", status::status)
         .get("/v1/limits", status::limits)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::conflict::{ConflictId, Revision};
 use anabranch_crdt::document::Change;
 use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName};
 use anabranch_crdt::message::Message;
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::history::Replica;
-use super::{Document, Precondition, Resolution, Write};
+use super::resolve::{Batch, Settled};
+use super::{Document, NamedConflict, Precondition, Settling, Write};
 use crate::error::Error;
 use crate::journal::Position;
 
@@ -30,13 +31,20 @@ pub(super) enum Request {
         precondition: Precondition,
         reply: Reply<(Option<Document>, bool)>,
     },
-    Resolve {
+    Settle {
         document: DocumentId,
         conflict: ConflictId,
-        resolution: Resolution,
+        settling: Settling,
+        expected: Option<Revision>,
         note: Option<String>,
         author: Option<AuthorName>,
         reply: Reply<Resolved>,
+    },
+    SettleAll {
+        document: DocumentId,
+        conflicts: Vec<NamedConflict>,
+        batch: Arc<Batch>,
+        reply: Reply<Vec<Settled>>,
     },
     Admit {
         name: DocumentName,

@@ -1,6 +1,7 @@
 //! Conflicts over HTTP: what merges, what wins, what stays open, and how it is settled.
 
 mod ledger;
+mod settling;
 
 use anabranch_crdt::policy::Policy;
 use serde_json::{Value, json};

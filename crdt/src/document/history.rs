@@ -16,13 +16,15 @@ mod leaves;
 mod log;
 mod walk;
 
-use automerge::ChangeHash as Hash;
+use std::collections::BTreeSet;
+
+use automerge::{Automerge, ChangeHash as Hash};
 use serde_json::Value;
 
 use self::at::At;
 use self::walk::Walk;
-use super::Document;
 use super::view::View;
+use super::{Document, guarded};
 use crate::ids::{ChangeHash, Timestamp};
 use crate::policy::Policies;
 
@@ -53,6 +55,28 @@ impl Document {
     pub fn heads_of(&self, changes: &[ChangeHash]) -> Option<Vec<ChangeHash>> {
         let heads = self.frontier(changes)?;
         Some(heads.into_iter().map(|head| ChangeHash(head.0)).collect())
+    }
+
+    /// Returns a document that has these changes and everything before them, and nothing else, for
+    /// what cannot be read in place; `None` if one is unknown. Costs what applying them costs.
+    #[must_use]
+    pub fn past(&self, heads: &[ChangeHash]) -> Option<Self> {
+        if !heads.iter().all(|head| self.contains(*head)) {
+            return None;
+        }
+        let (mut known, mut left) = (BTreeSet::new(), Vec::new());
+        left.extend(heads.iter().map(|head| Hash(head.0)));
+        while let Some(hash) = left.pop() {
+            if known.insert(hash) {
+                let meta = self.doc.get_change_meta_by_hash(&hash);
+                left.extend(meta.into_iter().flat_map(|meta| meta.deps));
+            }
+        }
+        let mut changes = self.doc.get_changes(&[]);
+        changes.retain(|change| known.contains(&change.hash()));
+        let mut doc = Automerge::new();
+        guarded(|| doc.apply_changes(changes)).ok()?.ok()?;
+        Some(Self { doc, admissions: self.admissions.clone() })
     }
 
     fn frontier(&self, changes: &[ChangeHash]) -> Option<Vec<Hash>> {

@@ -157,7 +157,7 @@ pub(super) fn path_now(doc: &Automerge, register: &Register) -> Path {
     path_at(doc, register, &doc.get_heads())
 }
 
-fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
+pub(super) fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
     match view.winner(slots, tokens) {
         Some(winner) if winner.value.is_map() => merged_maps(slots),
         Some(Slot { value: Held::Object(_), operation, .. }) => vec![operation.clone()],
@@ -165,7 +165,7 @@ fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec
     }
 }
 
-fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
+pub(super) fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
     match step {
         Step::Key(key) => Some(Prop::Map(key.clone())),
         Step::Element(element) => {

@@ -41,7 +41,7 @@ impl Region {
         }
     }
 
-    fn author(&mut self, message: Message) -> Author {
+    pub(super) fn author(&mut self, message: Message) -> Author {
         self.now += 10;
         Author { origin: self.origin, at: Timestamp(self.now), message }
     }
@@ -148,7 +148,7 @@ impl Region {
         self.settle(ledger);
     }
 
-    fn conflicts(&self) -> Vec<Conflict> {
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
         self.rows.values().map(|row| Ledger::read_conflict(row).unwrap()).collect()
     }
 }

@@ -169,7 +169,7 @@ impl Document {
         let mut paths = Vec::new();
         for touch in touched.iter().filter(|touch| seen.insert(&touch.register)) {
             let heads = if touch.removed { change.deps() } else { &after };
-            let path = self.place(touch, heads, &mut finder.passed);
+            let path = self.path_of(touch, heads, &mut finder.passed);
             if !paths.contains(&path) {
                 paths.push(path);
             }
@@ -217,7 +217,7 @@ impl Document {
     }
 
     /// Returns where something was at these heads.
-    fn place(&self, touch: &Touch, heads: &[Hash], passed: &mut usize) -> Path {
+    fn path_of(&self, touch: &Touch, heads: &[Hash], passed: &mut usize) -> Path {
         // The object of each ancestor holds the step that follows it.
         let holders = iter::once(None).chain(touch.around.iter().map(Some));
         let token = |(step, holder): (&Step, Option<&Ancestor>)| match step {
