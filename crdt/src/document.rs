@@ -38,7 +38,7 @@ use crate::policy::Policies;
 
 use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
-pub use ledger::{Ledger, StoredConflictError};
+pub use ledger::{Flip, Ledger, StoredConflictError};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::conflict::{Conflict, ConflictId};
 use anabranch_crdt::document::{
     Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
 };
@@ -16,6 +16,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::clock::NodeClock;
+use super::redecide::{Reach, Redecided};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{
     ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, StoredDocument,
@@ -140,6 +141,65 @@ impl Loaded {
             return Ok(());
         }
         self.ledger.absorb(&self.document, self.id, collisions);
+        self.decide(scene, outcome)
+    }
+
+    /// Decides what is in the ledger by the present settings; the row of the document is brought up
+    /// to date where something follows from that.
+    pub(super) fn redecide(
+        &mut self,
+        reach: Reach,
+        scene: Scene<'_>,
+    ) -> Result<(Redecided, Outcome), ApplyError> {
+        let before = self.winners();
+        let mut outcome = Outcome::default();
+        if reach == Reach::Whole {
+            self.ledger.rebuild(&self.document, self.id, scene.policies);
+        }
+        self.decide(scene, &mut outcome)?;
+        let decided = outcome.rows.len() as u64;
+        if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
+            self.show(scene, &mut outcome);
+        }
+        let after = self.winners();
+        let flipped = after.iter().filter(|(id, winner)| {
+            before.get(*id).is_some_and(|before| before != *winner)
+        });
+        let flipped = flipped.count() as u64;
+        Ok((Redecided { documents: 1, conflicts: decided, flipped }, outcome))
+    }
+
+    /// The candidate that shows of each conflict, where one does.
+    fn winners(&self) -> BTreeMap<ConflictId, Option<String>> {
+        let winner = |conflict: &Conflict| {
+            let candidate = conflict.winner.and_then(|winner| conflict.candidates.get(winner));
+            (conflict.id, candidate.map(|candidate| candidate.id.clone()))
+        };
+        self.ledger.conflicts().map(winner).collect()
+    }
+
+    /// Starts the document with a change that other regions make as well, unless it was started;
+    /// answers whether it was.
+    pub(super) fn seed(
+        &mut self,
+        change: Change,
+        scene: Scene<'_>,
+    ) -> Result<(bool, Outcome), Error> {
+        if self.document.changes() > 0 {
+            return Ok((false, Outcome::default()));
+        }
+        let id = self.id;
+        let at = scene.clock.tick();
+        let admitted = Admitted { change: change.bytes.clone(), at, by: Some(scene.origin) };
+        self.document.apply(&[admitted]).map_err(|error| damaged(id, error))?;
+        let mut outcome = Outcome::default();
+        let draft = self.draft(change, at);
+        outcome.drafts.push(draft);
+        self.show(scene, &mut outcome);
+        Ok((true, outcome))
+    }
+
+    fn decide(&mut self, scene: Scene<'_>, outcome: &mut Outcome) -> Result<(), ApplyError> {
         self.ledger.decide(&self.document, self.id, scene.policies);
         let resolutions = self.document.resolutions(&self.ledger, scene.policies, scene.admits)?;
         if !resolutions.is_empty() {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anabranch_crdt::document::ApplyError;
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentName, Origin};
+use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
 use anabranch_crdt::message::Message;
 use anabranch_crdt::policy::Policies;
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::cache::Cache;
 use super::loaded::{Loaded, Outcome, Scene, damaged};
+use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
 use super::{Document, Setting, admit, resolve, write};
 use crate::error::{Error, ErrorKind};
@@ -101,6 +102,16 @@ impl Owner {
             Request::Forget { document, conflicts, reply } => {
                 self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));
             }
+            Request::Seed { name, change, reply } => {
+                let id = DocumentId::from(&name);
+                self.step(id, Some(name), reply, |loaded, scene| loaded.seed(change, scene));
+            }
+            Request::Redecide { documents, reach, reply } => {
+                let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
+                // Commits reach the disk in order, so an empty one answers for all before it.
+                let origin = self.setting.journal.origin();
+                self.submit(Outcome::default(), origin, reply, decided);
+            }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
             }
@@ -124,7 +135,7 @@ impl Owner {
         let before = loaded.row.digest;
         let setting = Arc::clone(&self.setting);
         let policies = setting.policies(loaded.name.as_ref());
-        match setting.scene(policies, origin, |scene| step(&mut loaded, scene)) {
+        match setting.scene(&policies, origin, |scene| step(&mut loaded, scene)) {
             Ok((value, more)) => {
                 outcome.drafts.extend(more.drafts);
                 outcome.rows.extend(more.rows);
@@ -154,6 +165,27 @@ impl Owner {
         }
     }
 
+    /// Decides a document by the settings that hold now. One that cannot be loaded is left behind.
+    fn redecide(&mut self, id: DocumentId, reach: Reach) -> Redecided {
+        let origin = self.setting.journal.origin();
+        let redecided = self.refreshed(id, None, origin).and_then(|(mut loaded, outcome)| {
+            self.store(outcome, origin);
+            let setting = Arc::clone(&self.setting);
+            let policies = setting.policies(loaded.name.as_ref());
+            let redecide = |scene: Scene<'_>| loaded.redecide(reach, scene);
+            let (decided, outcome) = setting
+                .scene(&policies, origin, redecide)
+                .map_err(|error| damaged(id, error))?;
+            self.store(outcome, origin);
+            self.keep(loaded);
+            Ok(decided)
+        });
+        redecided.unwrap_or_else(|error| {
+            warn!(document = %id, %error, "a document is not decided again");
+            Redecided::default()
+        })
+    }
+
     /// Takes a document out of the cache or off the disk, with every pending entry applied.
     fn refreshed(
         &mut self,
@@ -178,7 +210,7 @@ impl Owner {
         let known = loaded.name.clone().or_else(|| pending.iter().find_map(|e| e.name.clone()));
         let policies = setting.policies(known.as_ref());
         let refreshed =
-            setting.scene(policies, origin, |scene| loaded.refresh(pending.clone(), scene));
+            setting.scene(&policies, origin, |scene| loaded.refresh(pending.clone(), scene));
         match refreshed {
             Ok(outcome) => Ok((loaded, outcome)),
             Err(ApplyError::Failed) if pending.len() == 1 => {
@@ -205,8 +237,8 @@ impl Owner {
         let mut loaded = self.load(id)?;
         for entry in pending {
             let alone = vec![entry.clone()];
-            let policies = &setting.default_policies;
-            let tried = setting.scene(policies, origin, |scene| loaded.refresh(alone, scene));
+            let policies = setting.policies(loaded.name.as_ref());
+            let tried = setting.scene(&policies, origin, |scene| loaded.refresh(alone, scene));
             if matches!(tried, Err(ApplyError::Failed)) {
                 self.condemn(id, Some(entry.dot()));
                 loaded = self.load(id)?;
@@ -230,7 +262,7 @@ impl Owner {
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
         let policies = self.setting.policies(name.as_ref());
-        Loaded::from_stored(id, stored, &rows, policies)
+        Loaded::from_stored(id, stored, &rows, &policies)
     }
 
     /// Has an outcome stored that nobody waits for.
@@ -353,9 +385,8 @@ impl Setting {
         })
     }
 
-    fn policies(&self, name: Option<&DocumentName>) -> &Policies {
-        let collection: Option<&CollectionName> = name.map(|name| &name.collection);
-        collection.and_then(|c| self.collections.get(c)).unwrap_or(&self.default_policies)
+    pub(super) fn policies(&self, name: Option<&DocumentName>) -> Arc<Policies> {
+        self.collections.of(name.map(|name| &name.collection))
     }
 }
 

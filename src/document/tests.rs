@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anabranch_crdt::document::{Author, Document as Replica};
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{ClusterId, Sequence, Timestamp};
-use anabranch_crdt::policy::Policy;
+use anabranch_crdt::policy::{Policies, Policy};
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -29,21 +29,25 @@ impl Fixture {
 
     fn open(region: &str, directory: TempDir, limits: Limits) -> Self {
         let (doorbell, queues) = owner_queues(2, 64);
+        let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
+        let collections = Collections::new([("latest".parse().unwrap(), lww)]);
+        let heard = collections.clone();
         let options = JournalOptions {
             cluster: ClusterId(Uuid::nil()),
             region: region.parse().unwrap(),
             cache_bytes: 1 << 20,
             new_origin: Box::new(|| Origin(Uuid::new_v4())),
-            publish: Box::new(move |batch| doorbell.committed(batch)),
+            publish: Box::new(move |batch| {
+                heard.committed(batch);
+                doorbell.committed(batch);
+            }),
         };
         let journal = Journal::open(directory.path(), options).unwrap();
         let region: RegionName = region.parse().unwrap();
         journal.name_origin(journal.identity().origin, &region);
-        let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
         let setting = Setting {
             region,
-            collections: BTreeMap::from([("latest".parse().unwrap(), lww)]),
-            default_policies: Policies::default(),
+            collections: collections.clone(),
             limits,
             owners: 2,
             journal: journal.clone(),

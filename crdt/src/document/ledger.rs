@@ -21,8 +21,10 @@ use crate::ids::{ChangeHash, DocumentId, Origin, Timestamp};
 use crate::message::Message;
 use crate::policy::{Policies, Policy};
 
+mod founder;
 mod stored;
 
+pub use founder::Flip;
 pub use stored::StoredConflictError;
 
 /// The conflicts of one document.
@@ -112,7 +114,9 @@ impl Ledger {
             let fixed = row.conflict.as_ref().is_some_and(|conflict| {
                 conflict.state == ConflictState::AutoResolved || conflict.settled.is_some()
             });
-            if row.changed || !fixed {
+            // FOUNDER
+            let stale = row.conflict.as_ref().is_some_and(|c| c.version != policies.version());
+            if row.changed || !fixed || stale {
                 let decided = decide(row, document, id, policies);
                 row.changed |= row.conflict.as_ref() != Some(&decided);
                 row.conflict = Some(decided);
