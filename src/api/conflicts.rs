@@ -142,7 +142,7 @@ fn target(path: &str) -> Result<Target, Problem> {
     parsed.map_err(|error| Problem::bad_request("bad_conflict_id", format!("{error}")))
 }
 
-fn method_not_allowed(allowed: &'static str) -> Problem {
+pub(super) fn method_not_allowed(allowed: &'static str) -> Problem {
     let detail = format!("this route takes {allowed}");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         .with_header(ALLOW, HeaderValue::from_static(allowed))

@@ -162,9 +162,9 @@ impl Loaded {
             self.show(scene, &mut outcome);
         }
         let after = self.winners();
-        let flipped = after.iter().filter(|(id, winner)| {
-            before.get(*id).is_some_and(|before| before != *winner)
-        });
+        let flipped = after
+            .iter()
+            .filter(|(id, winner)| before.get(*id).is_some_and(|before| before != *winner));
         let flipped = flipped.count() as u64;
         Ok((Redecided { documents: 1, conflicts: decided, flipped }, outcome))
     }

@@ -173,9 +173,8 @@ impl Owner {
             let setting = Arc::clone(&self.setting);
             let policies = setting.policies(loaded.name.as_ref());
             let redecide = |scene: Scene<'_>| loaded.redecide(reach, scene);
-            let (decided, outcome) = setting
-                .scene(&policies, origin, redecide)
-                .map_err(|error| damaged(id, error))?;
+            let (decided, outcome) =
+                setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
             self.store(outcome, origin);
             self.keep(loaded);
             Ok(decided)

@@ -157,9 +157,9 @@ impl Record {
     fn read(bytes: &[u8]) -> Self {
         // It is a cache: what cannot be read is found out by deciding everything again.
         let stored: Stored = serde_json::from_slice(bytes).unwrap_or_default();
-        let reached = stored.reached.and_then(|(version, key)| {
-            Some((version.parse().ok()?, key.parse().ok()?))
-        });
+        let reached = stored
+            .reached
+            .and_then(|(version, key)| Some((version.parse().ok()?, key.parse().ok()?)));
         let (decided_by, _) = settings::read(&stored.decided_by);
         Self { decided_by, due: stored.due, reached }
     }
@@ -242,8 +242,7 @@ impl Pass<'_> {
         let (mut sum, mut left) = (Redecided::default(), total);
         while !self.superseded(wanted) {
             let (listed, name, from) = (journal.clone(), self.name.clone(), after.clone());
-            let page =
-                blocking(move || Ok(listed.list(&name, "", from.as_ref(), PAGE)?)).await?;
+            let page = blocking(move || Ok(listed.list(&name, "", from.as_ref(), PAGE)?)).await?;
             let Some(last) = page.last() else { break };
             let key = last.key.clone();
             let ids: Vec<DocumentId> = page.iter().map(|listed| listed.document).collect();
@@ -379,9 +378,8 @@ impl Documents {
         let of = |all: &BTreeMap<CollectionName, Progress>| {
             all.get(collection).copied().unwrap_or_default()
         };
-        let decided = progress.wait_for(|all| {
-            of(all).decided_by == Some(collections.of(Some(collection)).version())
-        });
+        let decided = progress
+            .wait_for(|all| of(all).decided_by == Some(collections.of(Some(collection)).version()));
         match tokio::time::timeout(limit, decided).await {
             Ok(Ok(all)) => {
                 let progress = of(&all);

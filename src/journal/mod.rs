@@ -52,7 +52,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{
-    ClusterId, CollectionName, DocumentId, DocumentKey, DocumentName, Origin, RegionName, Sequence, Timestamp,
+    ClusterId, CollectionName, DocumentId, DocumentKey, DocumentName, Origin, RegionName, Sequence,
+    Timestamp,
 };
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;

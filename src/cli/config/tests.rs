@@ -113,6 +113,29 @@ fn every_mistake_is_named_by_line_and_cure() {
         (plus("[collection.c]\npaths = 1\n"), "16:9", "must be a section", "[collection.c.paths]"),
         (plus("[collection.c.paths]\nx = \"lww\"\n"), "16:1", "bad path", "JSON pointer"),
         (plus("[collection.c.paths]\n\"/x\" = 1\n"), "16:8", "must be a string", "quotes"),
+        (
+            plus("[collection.c.paths]\n\"/x\" = {whole = true}\n"),
+            "16:8",
+            "[collection.c.paths.\"/x\"] has no 'policy'",
+            "policy = \"lww\"",
+        ),
+        (
+            plus("[collection.c.paths]\n\"/x\" = {policy = \"lww\", whole = 1}\n"),
+            "16:33",
+            "'whole' is true or false",
+            "as one value",
+        ),
+        (
+            plus("[collection.c.paths]\n\"/x\" = {policy = \"lww\", parts = 1}\n"),
+            "16:25",
+            "unknown key 'parts'",
+            "policy, whole",
+        ),
+        (plus("[collection.c]\nregions = \"a\"\n"), "16:11", "a list of regions", "us-east"),
+        (plus("[collection.c]\nregions = [\"a b\"]\n"), "16:12", "bad region", "us-east"),
+        (plus("[collection.c]\nregions = [\"a\", \"a\"]\n"), "16:17", "twice", "us-east"),
+        (plus("[collection.c]\npolicy = \"region-priority\"\n"), "15:1", "needs 'regions'", "add"),
+        (plus("[collection._collections]\n"), "15:13", "is reserved", "rename"),
         (plus("[collection.\"ä\"]\n"), "15:13", "bad collection name", "rename"),
     ];
     for (text, place, message, cure) in cases {
@@ -154,6 +177,22 @@ fn limits_and_paths_are_taken_over() {
     let policies = &topology.collections[&"c".parse().unwrap()];
     let of = |path: &str| policies.of(&path.parse().unwrap());
     assert_eq!([of("/b"), of("/a"), of("")], [Policy::Auto, Policy::Max, Policy::Lww]);
+}
+
+#[test]
+fn wholes_and_orders_of_regions_are_taken_over() {
+    let topology = parse(&plus(
+        "[collection.c]\npolicy = \"region-priority\"\nregions = [\"eu-west\", \"us-east\"]\n\
+         [collection.c.paths]\n\"/address\" = { policy = \"lww\", whole = true }\n\
+         \"/name\" = { policy = \"max\" }\n",
+    ))
+    .unwrap();
+    let expected = Policies::read(&serde_json::json!({
+        "policy": "region-priority",
+        "regions": ["eu-west", "us-east"],
+        "paths": {"/address": {"policy": "lww", "whole": true}, "/name": "max"},
+    }));
+    assert_eq!(topology.collections[&"c".parse().unwrap()], expected.unwrap());
 }
 
 #[test]
