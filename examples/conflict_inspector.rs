@@ -181,7 +181,7 @@ async fn ledgers(
     let filter = ConflictFilter { document: Some(paris.clone()), limit: 100, ..Default::default() };
     let mut all = [const { Vec::new() }; 3];
     for (ledger, documents) in all.iter_mut().zip(everywhere) {
-        *ledger = documents.conflicts(filter.clone()).await?;
+        *ledger = documents.conflicts(filter.clone()).await?.conflicts;
     }
     Ok(all)
 }

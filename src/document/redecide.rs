@@ -108,6 +108,14 @@ impl Redecider {
         }
     }
 
+    /// Decides what is due now.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn once(&self) -> Result<(), Error> {
+        self.all(&mut None).await
+    }
+
     /// Decides every collection that is not decided by its present settings.
     async fn all(&self, kept: &mut Option<BTreeMap<CollectionName, Record>>) -> Result<(), Error> {
         let records = match kept {

@@ -1,6 +1,8 @@
 //! The owners over real journals: what is answered is durable, what is refused leaves no trace,
 //! and what other regions send is reflected by the next read.
 
+mod ledger;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_crdt::document::{Author, Document as Replica};
@@ -13,6 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::journal::{Commit, JournalOptions};
+use crate::subscription::ConflictBell;
 
 /// One node without network: owners over a journal in a temporary directory.
 struct Fixture {
@@ -20,6 +23,7 @@ struct Fixture {
     journal: Journal,
     documents: Documents,
     owners: Option<Owners>,
+    bell: ConflictBell,
 }
 
 impl Fixture {
@@ -28,6 +32,12 @@ impl Fixture {
     }
 
     fn open(region: &str, directory: TempDir, limits: Limits) -> Self {
+        Self::timed(region, directory, limits, ticking())
+    }
+
+    fn timed(region: &str, directory: TempDir, limits: Limits, wall: WallClock) -> Self {
+        let bell = ConflictBell::new();
+        let rung = bell.clone();
         let (doorbell, queues) = owner_queues(2, 64);
         let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
         let collections = Collections::new([("latest".parse().unwrap(), lww)]);
@@ -40,21 +50,23 @@ impl Fixture {
             publish: Box::new(move |batch| {
                 heard.committed(batch);
                 doorbell.committed(batch);
+                rung.committed(batch);
             }),
         };
         let journal = Journal::open(directory.path(), options).unwrap();
         let region: RegionName = region.parse().unwrap();
         journal.name_origin(journal.identity().origin, &region);
+        collections.load(&journal).unwrap();
         let setting = Setting {
             region,
-            collections: collections.clone(),
+            collections,
             limits,
             owners: 2,
             journal: journal.clone(),
-            clock: NodeClock::new(ticking(), Timestamp(0), Duration::from_secs(1)),
+            clock: NodeClock::new(wall, Timestamp(0), Duration::from_secs(1)),
         };
         let (documents, owners) = Documents::start(setting, queues).unwrap();
-        Self { directory: Some(directory), journal, documents, owners: Some(owners) }
+        Self { directory: Some(directory), journal, documents, owners: Some(owners), bell }
     }
 
     async fn restart(mut self, region: &str) -> Self {
@@ -80,7 +92,7 @@ impl Fixture {
     async fn open_conflicts(&self) -> Vec<NamedConflict> {
         let filter =
             ConflictFilter { state: Some(ConflictState::Open), limit: 100, ..Default::default() };
-        self.documents.conflicts(filter).await.unwrap()
+        self.documents.conflicts(filter).await.unwrap().conflicts
     }
 
     /// Sends every entry that `other` lacks, as replication would.
@@ -261,7 +273,7 @@ async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
     }
     assert_eq!(us.json("latest/a").await, json!({"kept": 3}));
     let filter = ConflictFilter { limit: 10, ..Default::default() };
-    let found = us.documents.conflicts(filter.clone()).await.unwrap();
+    let found = us.documents.conflicts(filter.clone()).await.unwrap().conflicts;
     assert_eq!(found.len(), 2);
     for NamedConflict { conflict, .. } in found {
         assert_eq!(conflict.state, ConflictState::AutoResolved);
@@ -271,7 +283,7 @@ async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
     us.send_to(&eu).await;
     for node in [&us, &eu] {
         assert_eq!(node.json("latest/a").await, json!({"kept": 3}));
-        let settled = node.documents.conflicts(filter.clone()).await.unwrap();
+        let settled = node.documents.conflicts(filter.clone()).await.unwrap().conflicts;
         assert!(settled.iter().all(|named| named.conflict.state == ConflictState::Resolved));
     }
     assert_eq!(

@@ -171,7 +171,12 @@ mod tests {
         };
         let vector = [Dot { origin: origin(), sequence: Sequence(sequence) }].into_iter().collect();
         let position = Arc::new(Position { vector, token: String::new() });
-        Arc::new(CommitBatch { entries: vec![(source, entry)], documents: Vec::new(), position })
+        Arc::new(CommitBatch {
+            entries: vec![(source, entry)],
+            documents: Vec::new(),
+            conflicts: Vec::new(),
+            position,
+        })
     }
 
     fn sequences(news: &News) -> Vec<u64> {

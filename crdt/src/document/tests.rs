@@ -1,5 +1,7 @@
 //! Stories of two and three regions, and the laws that hold for any of them.
 
+mod forget;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

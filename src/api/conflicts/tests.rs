@@ -6,8 +6,10 @@ use axum::response::IntoResponse;
 use serde_json::json;
 
 use super::*;
+use anabranch_crdt::conflict::ConflictState;
 
 const ID: &str = "000102030405060708090a0b0c0d0e0f";
+const CURSOR: &str = "00000000000000ff000102030405060708090a0b0c0d0e0f";
 
 fn status<T>(result: Result<T, Problem>) -> u16 {
     result.err().map_or(200, |problem| problem.into_response().status().as_u16())
@@ -136,12 +138,13 @@ fn filters_are_read() {
     let all = filter(None).unwrap();
     assert!(all.collection.is_none() && all.document.is_none() && all.state.is_none());
     assert_eq!((all.limit, all.after), (100, None));
-    let query = format!("collection=c&document=c/a%2Fb&state=auto-resolved&limit=9&cursor={ID}");
+    let query =
+        format!("collection=c&document=c/a%2Fb&state=auto-resolved&limit=9&cursor={CURSOR}");
     let some = filter(Some(&query)).unwrap();
     assert_eq!(some.collection, "c".parse().ok());
     assert_eq!(some.document, "c/a/b".parse().ok());
     assert_eq!(some.state, Some(ConflictState::AutoResolved));
-    assert_eq!((some.limit, some.after), (9, ID.parse().ok()));
+    assert_eq!((some.limit, some.after), (9, CURSOR.parse().ok()));
 }
 
 #[test]

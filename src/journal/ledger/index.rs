@@ -79,7 +79,8 @@ impl<'t> LedgerTables<'t> {
         encoder: &mut Encoder,
     ) -> Result<(), redb::Error> {
         // The tables are closed, as the making of new ones asks for.
-        let Self { changes, damaged, .. } = self;
+        let Self { rows, documents, index, changes, damaged } = self;
+        drop((rows, documents, index));
         if damaged || !counted(transaction, encoder, &changes)? {
             let rows = rebuild(transaction, encoder)?;
             tracing::warn!(rows, "the index of the ledger was damaged, and is made anew");

@@ -6,12 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, Origin, Sequence};
+use anabranch_crdt::ids::{CollectionName, DocumentId, Origin, Sequence};
 use bytes::Bytes;
 
 use super::fixture::*;
+use super::ledger::check_index;
 use super::sim_disk::{Dice, SimDisk};
-use crate::journal::{DocumentRow, Draft, Journal, Row};
+use crate::journal::{DocumentRow, Draft, Journal, LedgerRow, Row};
 
 const SEEDS: u64 = 300;
 const DOCUMENTS: u64 = 6;
@@ -33,7 +34,8 @@ struct Model {
     pending: BTreeSet<(DocumentId, Dot)>,
     tails: BTreeSet<(DocumentId, Dot)>,
     snapshots: BTreeMap<DocumentId, Bytes>,
-    conflicts: BTreeMap<(DocumentId, ConflictId), Bytes>,
+    conflicts: BTreeMap<(DocumentId, ConflictId), LedgerRow>,
+    redecided: BTreeMap<CollectionName, Bytes>,
 }
 
 impl Model {
@@ -65,11 +67,14 @@ impl Model {
                 self.snapshots.insert(document, bytes);
                 self.tails.retain(|(id, dot)| *id != document || !covers.contains(dot));
             }
-            Row::Conflict(document, conflict, Some(bytes)) => {
-                self.conflicts.insert((document, conflict), bytes);
+            Row::Conflict(document, conflict, Some(row)) => {
+                self.conflicts.insert((document, conflict), row);
             }
             Row::Conflict(document, conflict, None) => {
                 self.conflicts.remove(&(document, conflict));
+            }
+            Row::Redecided(collection, record) => {
+                self.redecided.insert(collection, record);
             }
         }
     }
@@ -93,8 +98,9 @@ impl Model {
             model.tails.extend(stored.tail.iter().map(|entry| (id, entry.dot())));
             model.pending.extend(stored.pending.iter().map(|entry| (id, entry.dot())));
         }
-        let ledger = journal.conflicts(None, usize::MAX).unwrap();
-        model.conflicts.extend(ledger.into_iter().map(|(id, conflict, row)| ((id, conflict), row)));
+        let ledger = journal.ledger(None, usize::MAX).unwrap().into_iter();
+        model.redecided.extend(journal.redecided().unwrap());
+        model.conflicts.extend(ledger.map(|row| ((row.document, row.conflict), row.row)));
         model
     }
 }
@@ -115,16 +121,21 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
     let of = |set: &BTreeSet<(DocumentId, Dot)>| -> Vec<Dot> {
         set.iter().filter(|(id, _)| *id == document).map(|(_, dot)| *dot).collect()
     };
-    match dice.roll(4) {
+    match dice.roll(5) {
+        3 => {
+            let collection = format!("notes{}", dice.roll(3)).parse().unwrap();
+            rows.push(Row::Redecided(collection, Bytes::from(change.clone())));
+        }
         0 => rows.push(Row::Applied(document, of(&model.pending))),
         1 => {
             let (bytes, covers) = (Bytes::from(change.clone()), of(&model.tails));
             rows.push(Row::Snapshot { document, bytes, covers });
         }
         2 => {
-            let conflict = ConflictId([dice.roll(4) as u8; 16]);
-            let bytes = (dice.roll(2) == 0).then(|| Bytes::from(change.clone()));
-            rows.push(Row::Conflict(document, conflict, bytes));
+            // A conflict is of one document.
+            let conflict = ConflictId([(number * 4 + dice.roll(4)) as u8; 16]);
+            let row = (dice.roll(3) != 0).then(|| ledger_row(dice.roll(1_000), &change));
+            rows.push(Row::Conflict(document, conflict, row));
         }
         _ => {}
     }
@@ -199,6 +210,7 @@ fn survive(seed: u64) {
         states.truncate(commits + 1);
         assert_eq!(states.get(commits), Some(&found), "after {commits} commits");
         assert!(journal.scrub().unwrap().is_clean());
+        check_index(&journal);
         if dice.roll(2) == 0 {
             // What one process saw at its start, it may have told others; it must not go away.
             disk.crash_after(1);

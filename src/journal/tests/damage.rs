@@ -10,7 +10,10 @@ use redb::ReadableTable as _;
 
 use super::fixture::*;
 use super::sim_disk::{Dice, SimDisk};
-use crate::journal::{Journal, JournalOptions, Listed, OpenError, ReadError, Row, StoredDocument};
+use crate::journal::{
+    Journal, JournalOptions, LedgerCount, LedgerFilter, LedgerPage, Listed, OpenError, ReadError,
+    Row, SettledConflict, StoredConflict, StoredDocument,
+};
 
 const DOCUMENTS: u128 = 40;
 
@@ -20,7 +23,11 @@ struct Everything {
     entries: Vec<(Origin, Vec<Entry>)>,
     documents: Vec<String>,
     listed: Vec<Listed>,
-    conflicts: Vec<(anabranch_crdt::ids::DocumentId, ConflictId, Bytes)>,
+    ledger: Vec<StoredConflict>,
+    page: LedgerPage,
+    found: LedgerPage,
+    counts: Vec<LedgerCount>,
+    settled: Vec<SettledConflict>,
     pending: Vec<anabranch_crdt::ids::DocumentId>,
 }
 
@@ -35,11 +42,16 @@ fn everything(journal: &Journal) -> Result<Everything, ReadError> {
         assert_eq!(journal.row(id)?, (row.clone(), !pending.is_empty()));
         Ok(format!("{row:?} {snapshot:?} {tail:?} {pending:?}"))
     });
+    let searched = LedgerFilter { path: "/a".parse().ok(), ..LedgerFilter::default() };
     Ok(Everything {
         entries: entries.collect::<Result<_, ReadError>>()?,
         documents: documents.collect::<Result<_, ReadError>>()?,
         listed: journal.list(&collection("notes"), "", None, usize::MAX)?,
-        conflicts: journal.conflicts(None, usize::MAX)?,
+        ledger: journal.ledger(None, usize::MAX)?,
+        page: journal.conflicts(&LedgerFilter::default(), None, 30)?,
+        found: journal.conflicts(&searched, None, 30)?,
+        counts: journal.conflict_counts()?,
+        settled: journal.settled_conflicts(None, None, usize::MAX)?,
         pending: journal.pending(None, usize::MAX)?,
     })
 }
@@ -54,7 +66,7 @@ fn filled() -> (Vec<u8>, Everything) {
         let id = put(&journal, &text, &format!("{{\"text\":\"{}\"}}", "x".repeat(200)));
         let far = entry(foreign(1), number as u64 + 1, id);
         let conflict = ConflictId([number as u8; 16]);
-        let rows = vec![Row::Conflict(id, conflict, Some(Bytes::from(vec![7; 50])))];
+        let rows = vec![Row::Conflict(id, conflict, Some(ledger_row(number as u64, "seven")))];
         write(&journal, vec![draft(id, "again")], vec![far], rows).unwrap();
         if number % 3 == 0 {
             let sequence = journal.position().borrow().vector.sequence(own).0;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 
+use anabranch_crdt::conflict::{ConflictKind, ConflictState};
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{
     ClusterId, CollectionName, DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp,
@@ -12,8 +13,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::journal::{
-    Commit, CommitBatch, CommitError, DocumentRow, Draft, Journal, JournalOptions, OpenError,
-    Position, Row,
+    Commit, CommitBatch, CommitError, ConflictSummary, DocumentRow, Draft, Journal, JournalOptions,
+    LedgerRow, OpenError, Position, Row,
 };
 
 pub(super) type Outcome = Result<Arc<Position>, CommitError>;
@@ -98,6 +99,23 @@ pub(super) fn row(name: Option<&str>, json: Option<&str>) -> DocumentRow {
         changes: 3,
         json: json.map(|text| Bytes::copy_from_slice(text.as_bytes())),
     }
+}
+
+/// A row of the ledger that differs with each number; similar ones are not far apart.
+pub(super) fn ledger_row(number: u64, bytes: &str) -> LedgerRow {
+    let pick = |of: usize| number as usize % of;
+    let names = [Some("notes/a"), Some("notes/b"), Some("cities/paris"), None];
+    let paths = ["", "/a", "/a/b", "/ab", "/a~1b", "/list/0"];
+    let summary = ConflictSummary {
+        name: names[pick(4)].map(name),
+        path: paths[pick(6)].parse().unwrap(),
+        kind: ConflictKind::ALL[pick(7)],
+        state: ConflictState::ALL[(number / 7) as usize % 4],
+        at: Timestamp(100 + number % 11),
+        leaders: (0..=number % 3).map(|n| origin(u128::from(n + number % 2))).collect(),
+        acted_at: (number % 5 < 2).then_some(Timestamp(105 + number % 13)),
+    };
+    LedgerRow { summary, bytes: Bytes::copy_from_slice(bytes.as_bytes()) }
 }
 
 /// A commit, and where its outcome will arrive.

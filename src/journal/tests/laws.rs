@@ -278,15 +278,15 @@ fn the_ledger_is_kept_by_document() {
     let journal = open(directory.path());
     let conflict = |number: u8| ConflictId([number; 16]);
     let rows = [(1, 2), (1, 1), (2, 0), (3, 255)].map(|(id, number)| {
-        Row::Conflict(document(id), conflict(number), Some(Bytes::from(vec![number; 3])))
+        Row::Conflict(document(id), conflict(number), Some(ledger_row(7, &number.to_string())))
     });
     write(&journal, vec![], vec![], rows.to_vec()).unwrap();
-    let all = journal.conflicts(None, 9).unwrap();
-    let ids: Vec<_> = all.iter().map(|(document, conflict, _)| (*document, *conflict)).collect();
+    let all = journal.ledger(None, 9).unwrap();
+    let ids: Vec<_> = all.iter().map(|row| (row.document, row.conflict)).collect();
     let expected = [(1, 1), (1, 2), (2, 0), (3, 255)];
     assert_eq!(ids, expected.map(|(id, number)| (document(id), conflict(number))));
-    assert_eq!(journal.conflicts(Some(ids[1]), 1).unwrap(), [all[2].clone()]);
-    assert_eq!(journal.conflicts_of(document(3)).unwrap()[0].1, vec![255; 3]);
+    assert_eq!(journal.ledger(Some(ids[1]), 1).unwrap(), [all[2].clone()]);
+    assert_eq!(journal.conflicts_of(document(3)).unwrap()[0].1, "255");
     let removed = Row::Conflict(document(1), conflict(1), None);
     write(&journal, vec![], vec![], vec![removed]).unwrap();
     assert_eq!(journal.conflicts_of(document(1)).unwrap().len(), 1);

@@ -142,9 +142,29 @@ async fn the_ledger_is_filtered_and_paged() {
         ("state=auto-resolved", 2),
         ("state=resolved", 0),
         ("state=open&collection=latest", 0),
+        ("state=dismissed", 0),
+        ("path=/title", 5),
+        ("path=/ti", 0),
+        ("kind=value", 5),
+        ("kind=whole&state=open", 0),
+        ("region=us", 5),
+        ("region=nowhere", 0),
+        ("since=2020-01-01T00:00:00Z", 5),
+        ("until=2020-01-01T00:00:00Z", 0),
     ] {
-        assert_eq!(us.conflicts(query).await.len(), count, "{query}");
+        let page = us.get(format!("/v1/conflicts?{query}")).ok().await.value();
+        assert_eq!(page["conflicts"].as_array().unwrap().len(), count, "{query}");
+        assert_eq!(page["total"], count, "{query}");
     }
+    let stats = us.get("/v1/conflicts/stats").ok().await.value();
+    assert_eq!(
+        (&stats["total"], &stats["open"], &stats["region"]),
+        (&json!(5), &json!(3), &json!("us"))
+    );
+    let stats = us.get("/v1/conflicts/stats?collection=latest").ok().await.value();
+    let expected =
+        json!([{"collection": "latest", "state": "auto-resolved", "kind": "value", "count": 2}]);
+    assert_eq!((&stats["total"], &stats["by"]), (&json!(2), &expected));
     for limit in 1..6 {
         let mut listed = Vec::new();
         let mut query = format!("limit={limit}");
@@ -158,7 +178,17 @@ async fn the_ledger_is_filtered_and_paged() {
         }
         assert_eq!(listed, all, "by {limit}");
     }
-    for query in ["state=shut", "limit=0", "limit=1001", "cursor=x", "document=notes", "sort=1"] {
+    for query in [
+        "state=shut",
+        "limit=0",
+        "limit=1001",
+        "cursor=x",
+        "document=notes",
+        "sort=1",
+        "path=x",
+        "since=now",
+        "kind=x",
+    ] {
         us.get(format!("/v1/conflicts?{query}")).refused(400, "bad_query").await;
     }
     let one = us.conflicts("document=notes/b").await.remove(0);
@@ -167,5 +197,30 @@ async fn the_ledger_is_filtered_and_paged() {
     us.resolve(&one, &json!({"value": "x"})).ok().await;
     assert_eq!(us.conflicts("state=open").await.len(), 2);
     assert_eq!(us.conflicts("state=resolved").await.len(), 1);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_live_ledger_tells_what_changes() {
+    let cluster = disputed(&["notes/a", "latest/a"]).await;
+    let (us, eu) = (cluster.at("us"), cluster.at("eu"));
+    let conflict = us.conflicts("collection=notes").await.remove(0);
+    let mut lines = us.get("/v1/conflicts/stream?collection=notes").lines().await;
+    let call = us.get("/v1/conflicts/stream?state=resolved&heartbeat=60000&region=us");
+    let mut events = call.header("accept", "text/event-stream").lines().await;
+    eu.resolve(&conflict, &json!({"value": "both"})).ok().await;
+    let line: Value = serde_json::from_str(&lines.next().await.unwrap()).unwrap();
+    assert_eq!(line["event"], "conflict");
+    assert_eq!(line["conflict"]["id"], conflict["id"]);
+    assert_eq!(line["conflict"]["state"], "resolved");
+    assert_eq!(events.next().await.unwrap(), "event: conflict");
+    let data = events.next().await.unwrap();
+    let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(data, line["conflict"]);
+    let shown = us.get(format!("/v1/conflicts/{}", conflict["id"].as_str().unwrap())).ok().await;
+    assert_eq!(shown.value(), data);
+    for query in ["since=2026-01-01T00:00:00Z", "format=xml", "heartbeat=1", "kind=x"] {
+        us.get(format!("/v1/conflicts/stream?{query}")).refused(400, "bad_query").await;
+    }
     cluster.stop().await;
 }
