@@ -2,6 +2,7 @@
 //! and what other regions send is reflected by the next read.
 
 mod ledger;
+mod settings;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -91,10 +91,10 @@ fn rules_and_orders_are_changed_as_one_value_each() {
     let edits = edits(&old, &new);
     let paths: Vec<String> = edits.iter().map(|edit| format!("{edit:?}")).collect();
     assert_eq!(edits.len(), 4, "{paths:?}");
-    assert!(edits.contains(&Edit::Set {
-        path: "/regions".parse().unwrap(),
-        value: json!(["us", "eu"]),
-    }));
+    assert!(
+        edits
+            .contains(&Edit::Set { path: "/regions".parse().unwrap(), value: json!(["us", "eu"]) })
+    );
     let mut changed = old;
     edit::apply(&mut changed, &edits).unwrap();
     assert_eq!(changed, new);
