@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod collections;
 mod conflicts;
 mod feed;
 mod http;

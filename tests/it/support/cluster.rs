@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     regions: Vec<RegionName>,
     limits: Limits,
     collections: BTreeMap<String, Policies>,
+    /// Regions whose file says nothing of collections.
+    bare: Vec<RegionName>,
 }
 
 impl Plan {
@@ -32,7 +34,14 @@ impl Plan {
             regions: regions.iter().map(|name| region(name)).collect(),
             limits: Limits::default(),
             collections: BTreeMap::new(),
+            bare: Vec::new(),
         }
+    }
+
+    /// Leaves the collections out of the file of one region.
+    pub(crate) fn bare(mut self, name: &str) -> Self {
+        self.bare.push(region(name));
+        self
     }
 
     pub(crate) fn limits(mut self, limits: Limits) -> Self {
@@ -132,7 +141,10 @@ impl Cluster {
             cluster_name: "test".to_owned(),
             cluster: self.id,
             regions: self.plan.regions.iter().map(of).collect(),
-            collections: self.plan.collections.iter().map(named).collect(),
+            collections: match self.plan.bare.contains(&own) {
+                true => BTreeMap::new(),
+                false => self.plan.collections.iter().map(named).collect(),
+            },
             limits: self.plan.limits.clone(),
             data: self.data(name),
             pki: self.pki[&own].clone(),
