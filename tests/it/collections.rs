@@ -152,7 +152,7 @@ async fn the_reserved_collection_is_read_and_not_written() {
     assert_eq!((read.value(), read.etag()), (wanted, reply.etag()));
     let listed = us.get("/v1/docs/_collections").ok().await.value();
     assert_eq!(listed["documents"][0]["key"], "notes");
-    let mut feed = us.get("/v1/changes?since=beginning").header("accept", "application/x-ndjson");
+    let mut feed = us.get("/v1/changes?since=start").header("accept", "application/x-ndjson");
     feed = feed.header("session-token", reply.token());
     let line = feed.lines().await.next().await.unwrap();
     let change: Value = serde_json::from_str(&line).unwrap();
