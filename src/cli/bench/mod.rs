@@ -2,6 +2,7 @@
 
 mod ceiling;
 mod cluster;
+mod ledger;
 mod load;
 mod propagation;
 mod report;
@@ -80,7 +81,7 @@ Examples:
 Documents have ten fields of ninety letters, together 1 KB. Load, nodes and ceilings share this
 machine. `http` is a server that stores nothing, asked with bodies of the same size; `http +
 commit` also commits each body to redb, in groups, before it answers. With --url the documents
-of the run stay in the node, in a collection of their own.";
+of the run stay in the node, in a collection of their own, and the ledger is not measured.";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -93,6 +94,8 @@ enum Workload {
     Reads,
     /// From a write in one region to a read of it in the other
     Propagation,
+    /// A ledger of 100,000 conflicts, listed and counted
+    Conflicts,
 }
 
 impl Workload {
@@ -102,6 +105,7 @@ impl Workload {
             Self::Creates => "creates",
             Self::Reads => "reads",
             Self::Propagation => "propagation",
+            Self::Conflicts => "conflicts",
         }
     }
 
@@ -110,7 +114,7 @@ impl Workload {
         match self {
             Self::Updates => ("PATCH", "application/merge-patch+json", one_field()),
             Self::Creates => ("PUT", "application/json", document()),
-            Self::Reads | Self::Propagation => ("GET", "", String::new()),
+            Self::Reads | Self::Propagation | Self::Conflicts => ("GET", "", String::new()),
         }
     }
 }
@@ -126,6 +130,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     let bench = Bench::new(args);
     let mut all = bench.run_one_node().await?;
     all.extend(bench.run_propagation().await?);
+    all.extend(bench.run_conflicts().await?);
     match bench.args.output {
         Format::Json => print_json(&report::json(&all, &bench.settings())),
         Format::Table => print(report::table(&all, terminal_width())),
@@ -219,6 +224,17 @@ impl Bench {
         Ok(Some(Figures { workload, measured, http: None, commit: None }))
     }
 
+    /// Measures the ledger of a journal of its own; that of a node is not to be filled with rows.
+    async fn run_conflicts(&self) -> Result<Vec<Figures>, Failure> {
+        if !self.wants(Workload::Conflicts) || self.args.url.is_some() {
+            return Ok(Vec::new());
+        }
+        note(format!("measuring {} \u{2026}", Workload::Conflicts.title()));
+        let (base, most) = (self.base.clone(), self.plan.measured);
+        let measuring = tokio::task::spawn_blocking(move || ledger::measure(&base, most));
+        measuring.await.map_err(|error| Failure::General(format!("a task broke: {error}")))?
+    }
+
     /// Measures the node, then the ceilings with answers as long as the node's.
     async fn measure(
         &self,
@@ -245,7 +261,7 @@ impl Bench {
     fn path(&self, workload: Workload) -> String {
         match workload {
             Workload::Creates => document_path(&format!("{}-c", self.collection)),
-            Workload::Updates | Workload::Reads | Workload::Propagation => {
+            Workload::Updates | Workload::Reads | Workload::Propagation | Workload::Conflicts => {
                 document_path(&self.collection)
             }
         }
@@ -255,7 +271,7 @@ impl Bench {
         let (template, stride) = (template.clone(), self.plan.connections);
         match workload {
             Workload::Creates => Requests::new_keys(template, connection, stride),
-            Workload::Updates | Workload::Reads | Workload::Propagation => {
+            Workload::Updates | Workload::Reads | Workload::Propagation | Workload::Conflicts => {
                 Requests::random(template, self.args.documents, connection, stride)
             }
         }

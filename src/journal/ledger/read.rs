@@ -369,9 +369,10 @@ impl Walk {
     }
 
     fn next(&mut self) -> Result<Option<Step>, ReadError> {
-        let lanes = self.lanes.iter_mut();
-        let next = |lane: &mut Lane| lane.next.as_ref().map(|step| place(&step.position));
-        let full = lanes.filter_map(|mut lane| next(&mut lane).map(|place| (place, lane)));
+        let full = self.lanes.iter_mut().filter_map(|lane| {
+            let place = lane.next.as_ref().map(|step| place(&step.position))?;
+            Some((place, lane))
+        });
         let nearest = match self.direction {
             Direction::NewestFirst => full.min_by(|(one, _), (other, _)| one.cmp(other)),
             Direction::OldestFirst => full.max_by(|(one, _), (other, _)| one.cmp(other)),
