@@ -168,7 +168,7 @@ pub struct Candidate {
 }
 
 /// Something that was done about a conflict.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settlement {
     /// What was done: `Write` when a later ordinary write superseded every candidate.
     pub act: Act,
@@ -184,6 +184,8 @@ pub struct Settlement {
     pub change: ChangeHash,
     /// The note that was left with it.
     pub note: Option<String>,
+    /// What stood there after it; `None` if it deleted, or wrote nothing.
+    pub value: Option<Value>,
 }
 
 /// One row of the ledger.
@@ -220,6 +222,12 @@ impl Conflict {
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.candidates.iter().map(|candidate| candidate.at).max().unwrap_or_default()
+    }
+
+    /// Returns the candidate whose value shows.
+    #[must_use]
+    pub fn winning(&self) -> Option<&Candidate> {
+        self.candidates.get(self.winner?)
     }
 
     /// Says in a sentence by which rule the value that shows was chosen.

@@ -15,8 +15,10 @@
 mod admissions;
 mod collisions;
 mod ledger;
+mod ranking;
 mod register;
 mod resolutions;
+mod standin;
 mod view;
 mod write;
 
@@ -119,12 +121,17 @@ impl Document {
     }
 
     /// Applies changes of other writers, in any order; known ones are skipped, and those whose
-    /// dependencies are missing are reported as waiting.
+    /// dependencies are missing are reported as waiting. What collides depends on which
+    /// containers the policies take as one value.
     ///
     /// # Errors
     /// See [`ApplyError`].
-    pub fn apply(&mut self, changes: &[Admitted]) -> Result<Applied, ApplyError> {
-        collisions::apply(self, changes)
+    pub fn apply(
+        &mut self,
+        changes: &[Admitted],
+        policies: &Policies,
+    ) -> Result<Applied, ApplyError> {
+        collisions::apply(self, changes, policies)
     }
 
     /// Applies edits as one change, all or none; `None` if they change nothing. Edits of a
@@ -165,7 +172,8 @@ impl Document {
         let heads = self.doc.get_heads();
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
-            meta.and_then(|meta| meta.message).is_some_and(|text| message::is_delete(&text))
+            meta.and_then(|meta| meta.message)
+                .is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
         };
         !heads.is_empty() && (self.doc.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }

@@ -34,6 +34,22 @@ pub enum Act {
 }
 
 impl Act {
+    /// Returns the act that a word stands for; those about a conflict need one.
+    #[must_use]
+    pub fn named(word: &str, conflict: Option<ConflictId>) -> Option<Self> {
+        Some(match (word, conflict) {
+            ("write", None) => Self::Write,
+            ("delete", None) => Self::Delete,
+            ("revert", None) => Self::Revert,
+            ("policy", None) => Self::Policy,
+            ("resolve", Some(id)) => Self::Resolve(id),
+            ("dismiss", Some(id)) => Self::Dismiss(id),
+            ("reopen", Some(id)) => Self::Reopen(id),
+            ("undo", Some(id)) => Self::Undo(id),
+            _ => return None,
+        })
+    }
+
     /// Returns the conflict that the change is about.
     #[must_use]
     pub fn conflict(&self) -> Option<ConflictId> {
@@ -109,6 +125,14 @@ pub(crate) fn is_delete(text: &str) -> bool {
     text.starts_with("{\"anabranch\":\"delete\"")
 }
 
+/// Tells whether a message says that its change deletes what a policy lets go of a document.
+pub(crate) fn is_policy_delete(text: &str) -> bool {
+    is_policy(text) && Message::read(Some(text)).note.as_deref() == Some(POLICY_DELETE)
+}
+
+/// The note of a change by which a policy deletes a document.
+pub(crate) const POLICY_DELETE: &str = "delete";
+
 /// Tells whether a message says that its change was called for by a policy.
 pub(crate) fn is_policy(text: &str) -> bool {
     text.starts_with("{\"anabranch\":\"policy\"")
@@ -128,17 +152,7 @@ struct Stored {
 impl Stored {
     fn message(self) -> Option<Message> {
         let conflict = self.conflict.as_deref().map(str::parse::<ConflictId>).transpose().ok()?;
-        let act = match (self.anabranch.as_str(), conflict) {
-            ("write", None) => Act::Write,
-            ("delete", None) => Act::Delete,
-            ("revert", None) => Act::Revert,
-            ("policy", None) => Act::Policy,
-            ("resolve", Some(id)) => Act::Resolve(id),
-            ("dismiss", Some(id)) => Act::Dismiss(id),
-            ("reopen", Some(id)) => Act::Reopen(id),
-            ("undo", Some(id)) => Act::Undo(id),
-            _ => return None,
-        };
+        let act = Act::named(&self.anabranch, conflict)?;
         let author = self.author.as_deref().map(str::parse::<AuthorName>).transpose().ok()?;
         Some(Message { act, author, note: self.note })
     }

@@ -35,7 +35,8 @@ pub(super) fn admit(
         .map(|(_, change)| Admitted { change: change.clone(), at, by: Some(scene.origin) })
         .collect();
     rehearse(loaded, scene, &admitted)?;
-    let applied = loaded.document.apply(&admitted).map_err(|error| damaged(loaded.id, error))?;
+    let applied = loaded.document.apply(&admitted, scene.policies);
+    let applied = applied.map_err(|error| damaged(loaded.id, error))?;
     let mut outcome = Outcome::default();
     for index in &applied.new {
         let Some((summary, bytes)) = new.get(*index) else { continue };
@@ -72,7 +73,7 @@ fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
 /// Applies the changes to a copy, and saves and loads that.
 fn rehearse(loaded: &Loaded, scene: Scene<'_>, changes: &[Admitted]) -> Result<(), Error> {
     let mut copy = loaded.document.clone();
-    let applied = copy.apply(changes).map_err(refused)?;
+    let applied = copy.apply(changes, scene.policies).map_err(refused)?;
     if !applied.waiting.is_empty() {
         let message = "a change depends on others that are neither here nor in the request";
         return Err(Error::new(ErrorKind::Stale, "change_waits", message));

@@ -95,7 +95,10 @@ impl Loaded {
             quarantined: BTreeSet::new(),
             unsaved_changes: stored.tail.len(),
         };
-        loaded.document.apply(&admitted(&stored.tail)).map_err(|error| damaged(id, error))?;
+        loaded
+            .document
+            .apply(&admitted(&stored.tail), policies)
+            .map_err(|error| damaged(id, error))?;
         loaded.value = loaded.document.value(policies);
         Ok(loaded)
     }
@@ -117,7 +120,7 @@ impl Loaded {
             return Ok(Outcome::default());
         }
         self.name = self.name.take().or_else(|| new.iter().find_map(|entry| entry.name.clone()));
-        let (done, collisions) = self.apply_all(new)?;
+        let (done, collisions) = self.apply_all(new, scene.policies)?;
         self.unsaved_changes = self.unsaved_changes.saturating_add(done.len());
         if done.is_empty() {
             return Ok(Outcome::default());
@@ -140,7 +143,7 @@ impl Loaded {
         if collisions.is_empty() && self.ledger.is_empty() {
             return Ok(());
         }
-        self.ledger.absorb(&self.document, self.id, collisions);
+        self.ledger.absorb(&self.document, self.id, scene.policies, collisions);
         self.decide(scene, outcome)
     }
 
@@ -154,7 +157,7 @@ impl Loaded {
         let before = self.winners();
         let mut outcome = Outcome::default();
         if reach == Reach::Whole {
-            self.ledger.rebuild(&self.document, self.id, scene.policies);
+            self.ledger.rebuild(&self.document, self.id, scene.policies)?;
         }
         self.decide(scene, &mut outcome)?;
         let decided = outcome.rows.len() as u64;
@@ -164,18 +167,19 @@ impl Loaded {
         let after = self.winners();
         let flipped = after
             .iter()
-            .filter(|(id, winner)| before.get(*id).is_some_and(|before| before != *winner));
+            .filter(|(id, winner)| before.get(*id).is_none_or(|before| before != *winner));
         let flipped = flipped.count() as u64;
         Ok((Redecided { documents: 1, conflicts: decided, flipped }, outcome))
     }
 
-    /// The candidate that shows of each conflict, where one does.
+    /// The candidate that wins of each conflict that people have not settled.
     fn winners(&self) -> BTreeMap<ConflictId, Option<String>> {
         let winner = |conflict: &Conflict| {
             let candidate = conflict.winner.and_then(|winner| conflict.candidates.get(winner));
             (conflict.id, candidate.map(|candidate| candidate.id.clone()))
         };
-        self.ledger.conflicts().map(winner).collect()
+        let undecided = |conflict: &&Conflict| conflict.settled.is_none();
+        self.ledger.conflicts().filter(undecided).map(winner).collect()
     }
 
     /// Starts the document with a change that other regions make as well, unless it was started;
@@ -191,7 +195,7 @@ impl Loaded {
         let id = self.id;
         let at = scene.clock.tick();
         let admitted = Admitted { change: change.bytes.clone(), at, by: Some(scene.origin) };
-        self.document.apply(&[admitted]).map_err(|error| damaged(id, error))?;
+        self.document.apply(&[admitted], scene.policies).map_err(|error| damaged(id, error))?;
         let mut outcome = Outcome::default();
         let draft = self.draft(change, at);
         outcome.drafts.push(draft);
@@ -200,11 +204,8 @@ impl Loaded {
     }
 
     fn decide(&mut self, scene: Scene<'_>, outcome: &mut Outcome) -> Result<(), ApplyError> {
-        self.ledger.decide(&self.document, self.id, scene.policies);
-        let resolutions = self.document.resolutions(&self.ledger, scene.policies, scene.admits)?;
-        if !resolutions.is_empty() {
-            self.ledger.decide(&self.document, self.id, scene.policies);
-        }
+        let Self { document, ledger, id, .. } = self;
+        let resolutions = document.resolutions(ledger, *id, scene.policies, scene.admits)?;
         for change in resolutions {
             outcome.drafts.push(self.draft(change, scene.clock.tick()));
         }
@@ -222,19 +223,14 @@ impl Loaded {
 
     /// Has the rows of the ledger stored that changed.
     fn record(&mut self, outcome: &mut Outcome) {
-        let unsaved: BTreeMap<ConflictId, _> = self.ledger.unsaved().into_iter().collect();
-        if unsaved.is_empty() {
-            return;
+        let unsaved = self.ledger.unsaved();
+        for (id, row) in unsaved {
+            let row = row.map(|(bytes, conflict)| LedgerRow {
+                summary: ConflictSummary::of(&conflict, self.name.clone()),
+                bytes: bytes.into(),
+            });
+            outcome.rows.push(Row::Conflict(self.id, id, row));
         }
-        for conflict in self.ledger.conflicts() {
-            if let Some(Some(bytes)) = unsaved.get(&conflict.id) {
-                let summary = ConflictSummary::of(conflict, self.name.clone());
-                let row = LedgerRow { summary, bytes: Bytes::copy_from_slice(bytes) };
-                outcome.rows.push(Row::Conflict(self.id, conflict.id, Some(row)));
-            }
-        }
-        let removed = unsaved.iter().filter(|(_, row)| row.is_none());
-        outcome.rows.extend(removed.map(|(id, _)| Row::Conflict(self.id, *id, None)));
     }
 
     /// Brings the row up to date with the document, and has it stored.
@@ -281,13 +277,17 @@ impl Loaded {
     }
 
     /// Applies entries in batches, and those that wait for others again while that helps.
-    fn apply_all(&mut self, new: Vec<Entry>) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_all(
+        &mut self,
+        new: Vec<Entry>,
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         let mut left = new;
         loop {
             let before = dots.len();
             for batch in left.chunks(BATCH) {
-                let (applied, collided) = self.apply(batch)?;
+                let (applied, collided) = self.apply(batch, policies)?;
                 dots.extend(applied);
                 collisions.extend(collided);
             }
@@ -301,8 +301,12 @@ impl Loaded {
 
     /// Applies entries, each alone if together they fail; returns those that are in the history
     /// now. What waits for dependencies or cannot be applied stays pending.
-    fn apply(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
-        match self.document.apply(&admitted(new)) {
+    fn apply(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+        match self.document.apply(&admitted(new), policies) {
             Ok(applied) => {
                 let waiting: BTreeSet<usize> = applied.waiting.into_iter().collect();
                 let dots = new.iter().enumerate().filter(|(index, _)| !waiting.contains(index));
@@ -313,14 +317,18 @@ impl Loaded {
                 self.quarantine(new, &error);
                 Ok((Vec::new(), Collisions::default()))
             }
-            Err(_) => self.apply_each(new),
+            Err(_) => self.apply_each(new, policies),
         }
     }
 
-    fn apply_each(&mut self, new: &[Entry]) -> Result<(Vec<Dot>, Collisions), ApplyError> {
+    fn apply_each(
+        &mut self,
+        new: &[Entry],
+        policies: &Policies,
+    ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         let (mut dots, mut collisions) = (Vec::new(), Collisions::default());
         for entry in new {
-            let (applied, collided) = self.apply(std::slice::from_ref(entry))?;
+            let (applied, collided) = self.apply(std::slice::from_ref(entry), policies)?;
             dots.extend(applied);
             collisions.extend(collided);
         }

@@ -46,7 +46,8 @@ pub(super) fn resolve(
         outcome.drafts.push(draft);
     }
     let change = loaded.document.heads().first().copied();
-    let settled = change.map(|change| Collisions::settling(id, change)).unwrap_or_default();
+    let settled =
+        change.map(|change| Collisions::made(&loaded.document, change)).unwrap_or_default();
     write::conclude(loaded, scene, &settled, &mut outcome)?;
     let conflict = find(loaded, id)?.clone();
     let resolved = Resolved { name: loaded.name.clone(), conflict, document: loaded.shown() };

@@ -1,16 +1,14 @@
 //! Simulation: which values would stop showing if a collection had other settings. Nothing is
 //! written, and documents are loaded beside their owners, whose time it does not take.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use anabranch_crdt::conflict::{Candidate, Conflict, ConflictId};
 use anabranch_crdt::document::Flip;
 use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, DocumentName};
-use anabranch_crdt::policy::{Policies, Policy};
+use anabranch_crdt::policy::Policies;
 
 use super::listing::blocking;
-use super::loaded::Loaded;
-use super::redecide::Reach;
+use super::loaded::{Loaded, damaged};
 use super::{Documents, settings};
 use crate::error::Error;
 
@@ -58,7 +56,7 @@ impl Documents {
                 let Some((last, _)) = page.last() else { break };
                 after = Some(last.clone());
                 let ids: Vec<DocumentId> = page.into_iter().map(|(_, id)| id).collect();
-                self.simulate_some(&ids, policies, Reach::Whole, &mut simulation).await?;
+                self.simulate_some(&ids, policies, &mut simulation).await?;
                 known.extend(ids);
             }
         }
@@ -73,7 +71,7 @@ impl Documents {
         });
         let rest: Vec<DocumentId> = with_rows.await?.difference(&known).copied().collect();
         for some in rest.chunks(PAGE) {
-            self.simulate_some(some, policies, Reach::Rows, &mut simulation).await?;
+            self.simulate_some(some, policies, &mut simulation).await?;
         }
         Ok(simulation)
     }
@@ -92,7 +90,6 @@ impl Documents {
         &self,
         ids: &[DocumentId],
         policies: &Policies,
-        reach: Reach,
         sum: &mut Simulation,
     ) -> Result<(), Error> {
         for id in ids {
@@ -101,7 +98,7 @@ impl Documents {
         }
         let (documents, ids, policies) = (self.clone(), ids.to_vec(), policies.clone());
         let simulated = blocking(move || {
-            let one = |id| documents.simulate_one(id, &policies, reach);
+            let one = |id| documents.simulate_one(id, &policies);
             ids.into_iter().map(one).collect::<Result<Vec<_>, Error>>()
         });
         for one in simulated.await? {
@@ -113,50 +110,25 @@ impl Documents {
         Ok(())
     }
 
-    fn simulate_one(
-        &self,
-        id: DocumentId,
-        policies: &Policies,
-        reach: Reach,
-    ) -> Result<Simulation, Error> {
+    fn simulate_one(&self, id: DocumentId, policies: &Policies) -> Result<Simulation, Error> {
         let journal = &self.setting.journal;
         let stored = journal.load(id)?;
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
-        let mut loaded = Loaded::from_stored(id, stored, &rows, policies)?;
-        let flips = match reach {
-            Reach::Rows => loaded.ledger.simulate(&loaded.document, id, policies),
-            Reach::Whole => rebuilt(&mut loaded, policies),
-        };
+        let present = self.setting.policies(name.as_ref());
+        let mut loaded = Loaded::from_stored(id, stored, &rows, &present)?;
+        let flips = loaded.ledger.simulate(&loaded.document, id, &present, policies);
+        let flips = flips.map_err(|error| damaged(id, error))?;
+        if !present.same_wholes(policies) {
+            let rebuilt = loaded.ledger.rebuild(&loaded.document, id, policies);
+            rebuilt.map_err(|error| damaged(id, error))?;
+        }
         let conflicts = loaded.ledger.conflicts().count() as u64;
         let flipped = flips.len() as u64;
         let named = |flip| NamedFlip { document: id, name: name.clone(), flip };
         let flips = flips.into_iter().take(MAX_FLIPS).map(named).collect();
         Ok(Simulation { conflicts, flipped, flips })
     }
-}
-
-/// The flips of conflicts that there are with and without the new settings.
-fn rebuilt(loaded: &mut Loaded, policies: &Policies) -> Vec<Flip> {
-    let before: BTreeMap<ConflictId, Shows> =
-        loaded.ledger.conflicts().map(|conflict| (conflict.id, shows(conflict))).collect();
-    loaded.ledger.rebuild(&loaded.document, loaded.id, policies);
-    loaded.ledger.decide(&loaded.document, loaded.id, policies);
-    let id_of = |(_, candidate): &Shows| candidate.as_ref().map(|candidate| candidate.id.clone());
-    let flip = |conflict: &Conflict| {
-        let (from, to) = (before.get(&conflict.id)?.clone(), shows(conflict));
-        let flips = id_of(&from) != id_of(&to);
-        flips.then(|| Flip { conflict: conflict.id, path: conflict.path.clone(), from, to })
-    };
-    loaded.ledger.conflicts().filter_map(flip).collect()
-}
-
-/// The policy that holds, and the candidate that shows by it, if one does.
-type Shows = (Policy, Option<Candidate>);
-
-fn shows(conflict: &Conflict) -> Shows {
-    let candidate = conflict.winner.and_then(|winner| conflict.candidates.get(winner));
-    (conflict.policy, candidate.cloned())
 }
 
 /// Flips that a simulation names; it counts all of them.

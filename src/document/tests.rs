@@ -366,7 +366,7 @@ async fn changes_of_a_client_are_admitted_once_and_checked() {
         change: change.bytes.clone(),
         at: Timestamp::MAX,
     };
-    replica.apply(&known.iter().map(admitted).collect::<Vec<_>>()).unwrap();
+    replica.apply(&known.iter().map(admitted).collect::<Vec<_>>(), &Policies::default()).unwrap();
     let edits = [Edit::Set { path: "/title".parse().unwrap(), value: json!("offline") }];
     let write = |replica: &mut Replica, origin| {
         let author = Author {

@@ -73,9 +73,10 @@ pub(super) fn apply(
     let Some(change) = changed else { return Ok(Outcome::default()) };
     check_change(change.bytes.len(), scene.limits)?;
     let mut outcome = Outcome::default();
+    let made = Collisions::made(&loaded.document, change.hash);
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
-    conclude(loaded, scene, &Collisions::default(), &mut outcome)?;
+    conclude(loaded, scene, &made, &mut outcome)?;
     Ok(outcome)
 }
 
@@ -97,9 +98,10 @@ fn delete(loaded: &mut Loaded, scene: Scene<'_>, message: Message) -> Result<Out
     let author = scene.author(message);
     let change = loaded.document.delete(&author).ok_or_else(not_found)?;
     let mut outcome = Outcome::default();
+    let made = Collisions::made(&loaded.document, change.hash);
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
-    conclude(loaded, scene, &Collisions::default(), &mut outcome)?;
+    conclude(loaded, scene, &made, &mut outcome)?;
     Ok(outcome)
 }
 

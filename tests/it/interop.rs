@@ -45,23 +45,22 @@ impl Leader {
     }
 
     fn receive(&mut self, changes: &[Admitted]) {
-        let applied = self.document.apply(changes).unwrap();
+        let applied = self.document.apply(changes, &self.policies).unwrap();
         self.log.extend(applied.new.iter().map(|index| changes[*index].clone()));
         self.settle(&applied.collisions);
     }
 
     fn settle(&mut self, collisions: &Collisions) {
         let id = DocumentId(Uuid::nil());
-        self.ledger.absorb(&self.document, id, collisions);
-        self.ledger.decide(&self.document, id, &self.policies);
-        let made = self.document.resolutions(&self.ledger, &self.policies, |_| true).unwrap();
+        self.ledger.absorb(&self.document, id, &self.policies, collisions);
+        let Self { document, ledger, policies, .. } = self;
+        let made = document.resolutions(ledger, id, policies, |_| true).unwrap();
         let (at, origin) = (Timestamp(BASE), self.origin);
         self.log.extend(made.into_iter().map(|change| Admitted {
             change: change.bytes,
             at,
             by: Some(origin),
         }));
-        self.ledger.decide(&self.document, id, &self.policies);
         self.ledger.unsaved();
     }
 }

@@ -28,10 +28,13 @@ pub(super) struct Admissions(BTreeMap<ChangeHash, Admission>);
 impl Admissions {
     /// Takes note of an admission.
     pub(super) fn note(&mut self, change: &automerge::Change, at: Timestamp, by: Option<Origin>) {
+        // What policies call for has the time of what it settles, and no leader in particular.
+        if change.message().is_some_and(message::is_policy) {
+            return;
+        }
         let ahead = clock::normalise(change.timestamp()) > at;
-        let made = change.message().is_some_and(message::is_policy);
         let writer = writer(change.actor_id());
-        if ahead || (!made && by.is_some_and(|by| by != writer)) {
+        if ahead || by.is_some_and(|by| by != writer) {
             let heard = Admission { at, by: by.unwrap_or(writer) };
             let known = self.0.entry(change.hash()).or_insert(heard);
             *known = heard.min(*known);

@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::legacy::{Op, OpType};
-use automerge::{Automerge, ChangeHash, ObjType, ScalarValue};
+use automerge::{ActorId, Automerge, ChangeHash, ObjType, ReadDoc, ScalarValue};
 
 use super::register::{Places, Register, operation_name, register_in};
 use super::{Admissions, Admitted, ApplyError, Document, advance, guarded, parse, writer};
 use crate::conflict::ConflictId;
-use crate::ids::{Origin, Timestamp};
-use crate::message::{self, Message};
+use crate::ids::{AuthorName, Origin, Timestamp};
+use crate::message::{Act, Message};
+use crate::policy::Policies;
 
 /// What became of a batch of changes.
 #[derive(Debug, Default)]
@@ -29,30 +30,38 @@ pub struct Applied {
     pub collisions: Collisions,
 }
 
-/// Pairs of operations that collided, and conflicts that the batch settled.
+/// Pairs of operations that collided, and what was done about conflicts.
 #[derive(Debug, Default)]
 pub struct Collisions {
+    /// The changes that the batch brought.
+    pub(super) new: Vec<ChangeHash>,
     pub(super) pairs: Vec<(Touch, Touch)>,
-    pub(super) settled: Vec<(ConflictId, ChangeHash)>,
+    /// Changes that are about a conflict.
+    pub(super) acts: Vec<(ConflictId, ChangeHash)>,
 }
 
 impl Collisions {
-    /// What an edit of this node tells the ledger when it settles a conflict.
+    /// What a change that was just made here tells the ledger.
     #[must_use]
-    pub fn settling(conflict: ConflictId, change: crate::ids::ChangeHash) -> Self {
-        Self { pairs: Vec::new(), settled: vec![(conflict, ChangeHash(change.0))] }
+    pub fn made(document: &Document, change: crate::ids::ChangeHash) -> Self {
+        let hash = ChangeHash(change.0);
+        let meta = document.doc.get_change_meta_by_hash(&hash);
+        let act = meta.and_then(|meta| Message::read(meta.message.as_deref()).act.conflict());
+        let acts = act.into_iter().map(|conflict| (conflict, hash)).collect();
+        Self { new: vec![hash], pairs: Vec::new(), acts }
     }
 
     /// Adds what a later batch collided with.
     pub fn extend(&mut self, later: Self) {
+        self.new.extend(later.new);
         self.pairs.extend(later.pairs);
-        self.settled.extend(later.settled);
+        self.acts.extend(later.acts);
     }
 
-    /// Tells whether the ledger has nothing to learn.
+    /// Tells whether an empty ledger stays empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pairs.is_empty() && self.settled.is_empty()
+        self.pairs.is_empty()
     }
 }
 
@@ -63,12 +72,16 @@ pub(super) struct Touch {
     pub(super) operation: String,
     pub(super) counter: u64,
     pub(super) writer: Origin,
+    pub(super) leader: Origin,
+    pub(super) author: Option<AuthorName>,
     pub(super) at: Timestamp,
     pub(super) change: ChangeHash,
     pub(super) register: Register,
     pub(super) action: Action,
     /// The operations that it replaced.
     pub(super) replaced: Vec<String>,
+    /// The conflict that its change resolves.
+    pub(super) resolves: Option<ConflictId>,
 }
 
 /// What an operation did to its register.
@@ -76,25 +89,65 @@ pub(super) struct Touch {
 pub(super) enum Action {
     Put(ScalarValue),
     Make(ObjType),
-    Increment(i64),
+    Increment,
+    /// It changed a part of a container that counts as one value.
+    Edit,
     Delete,
 }
 
 /// Applies a batch; see [`Document::apply`].
-pub(super) fn apply(document: &mut Document, batch: &[Admitted]) -> Result<Applied, ApplyError> {
+pub(super) fn apply(
+    document: &mut Document,
+    batch: &[Admitted],
+    policies: &Policies,
+) -> Result<Applied, ApplyError> {
     let parsed: Result<Vec<_>, _> = batch.iter().map(|admitted| parse(&admitted.change)).collect();
     let parsed = parsed?;
-    let (order, waiting) = causal_order(&document.doc, &parsed);
+    for (change, admitted) in parsed.iter().zip(batch) {
+        document.admissions.note(change, admitted.at, admitted.by);
+    }
+    apply_parsed(document, &parsed, policies)
+}
+
+/// Applies changes whose admissions are noted already.
+pub(super) fn apply_parsed(
+    document: &mut Document,
+    parsed: &[automerge::Change],
+    policies: &Policies,
+) -> Result<Applied, ApplyError> {
+    let (order, waiting) = causal_order(&document.doc, parsed);
     let changes: Vec<_> = order.iter().filter_map(|&index| parsed.get(index).cloned()).collect();
     let concurrent = Concurrent::find(&document.doc, &changes);
     guarded(|| document.doc.apply_changes(changes.iter().cloned()))?
         .map_err(|error| ApplyError::Unfit(error.to_string()))?;
-    for (change, admitted) in parsed.iter().zip(batch) {
-        document.admissions.note(change, admitted.at, admitted.by);
+    let reader = Reader::new(document, policies);
+    let pairs = concurrent.pairs(reader, &changes);
+    let acts = changes.iter().filter_map(act).collect();
+    let new = changes.iter().map(automerge::Change::hash).collect();
+    Ok(Applied { new: order, waiting, collisions: Collisions { new, pairs, acts } })
+}
+
+/// Finds everything that collides in the whole history of a document, by going through it again.
+pub(super) fn all(document: &Document, policies: &Policies) -> Result<Collisions, ApplyError> {
+    let mut again = Document { doc: Automerge::new(), admissions: document.admissions.clone() };
+    let mut collisions = Collisions::default();
+    for batch in document.doc.get_changes(&[]).chunks(BATCH) {
+        collisions.extend(apply_parsed(&mut again, batch, policies)?.collisions);
     }
-    let pairs = concurrent.pairs(&document.doc, &document.admissions, &changes);
-    let settled = changes.iter().filter_map(settles).collect();
-    Ok(Applied { new: order, waiting, collisions: Collisions { pairs, settled } })
+    Ok(collisions)
+}
+
+/// Returns the registers that changes touch.
+pub(super) fn registers(
+    document: &Document,
+    policies: &Policies,
+    changes: &[ChangeHash],
+) -> BTreeSet<Register> {
+    let mut reader = Reader::new(document, policies);
+    let found = changes.iter().filter_map(|hash| document.doc.get_change_by_hash(hash));
+    let touches: Vec<Located> = found.flat_map(|change| reader.touches(&change)).collect();
+    let placed = touches.into_iter().filter(|located| located.class != Class::Edit);
+    placed.map(|located| located.touch.register).collect()
 }
 
 /// Sorts new changes so that each follows its dependencies; the second list waits for more.
@@ -126,7 +179,7 @@ fn causal_order(doc: &Automerge, parsed: &[automerge::Change]) -> (Vec<usize>, V
     }
 }
 
-fn settles(change: &automerge::Change) -> Option<(ConflictId, ChangeHash)> {
+fn act(change: &automerge::Change) -> Option<(ConflictId, ChangeHash)> {
     let id = Message::read(change.message()).act.conflict()?;
     Some((id, change.hash()))
 }
@@ -189,17 +242,11 @@ impl Concurrent {
     }
 
     /// Returns the pairs that collide, once the batch is applied.
-    fn pairs(
-        &self,
-        doc: &Automerge,
-        admissions: &Admissions,
-        batch: &[automerge::Change],
-    ) -> Vec<(Touch, Touch)> {
+    fn pairs(&self, mut reader: Reader<'_>, batch: &[automerge::Change]) -> Vec<(Touch, Touch)> {
         if !self.any {
             return Vec::new();
         }
-        let mut places = Places::new(doc);
-        let mut touches = |change: &automerge::Change| touches(&mut places, admissions, change);
+        let mut touches = |change: &automerge::Change| reader.touches(change);
         let stored: Vec<Index> = self
             .groups
             .iter()
@@ -232,9 +279,36 @@ struct Located {
     touch: Touch,
     /// Register and making operation of each object around the register, outermost first.
     around: Vec<(Register, String)>,
-    /// Whether the touch inserted a list element, which collides with nothing but a removal of
-    /// the list.
-    insertion: bool,
+    class: Class,
+}
+
+/// What a touch collides with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// With others of its register, and with removals of the objects around it.
+    Plain,
+    /// It inserted a list element: with nothing but a removal of the list.
+    Insertion,
+    /// A policy called for it: it removes objects, but is no side of a conflict itself.
+    Policy,
+    /// It stands for any edit of the document: with nothing but the delete of the document.
+    Edit,
+    /// The delete of the document.
+    Deletion,
+}
+
+impl Class {
+    /// Tells whether touches of two classes on one register may be a conflict.
+    fn meets(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Plain, Self::Plain | Self::Deletion)
+            | (Self::Deletion, Self::Plain | Self::Edit)
+            | (Self::Edit, Self::Deletion) => true,
+            (Self::Plain | Self::Insertion | Self::Policy | Self::Edit | Self::Deletion, _) => {
+                false
+            }
+        }
+    }
 }
 
 /// Touches by register, and by the objects around them.
@@ -267,22 +341,33 @@ impl Index {
         pairs: &mut Vec<(Touch, Touch)>,
     ) {
         let here = self.at(self.by_register.get(&one.touch.register), &concurrent);
-        for other in here.filter(|other| !one.insertion && !other.insertion) {
+        for other in here.filter(|other| one.class.meets(other.class)) {
             if differ(&one.touch, &other.touch) {
                 pairs.push((one.touch.clone(), other.touch.clone()));
             }
         }
         for (register, object) in &one.around {
             for remover in self.at(self.by_register.get(register), &concurrent) {
-                if remover.touch.replaced.contains(object) {
-                    pairs.push((removal(&remover.touch, &one.touch), one.touch.clone()));
-                }
+                self.remove(remover, one, object, pairs);
             }
         }
         for object in &one.touch.replaced {
             for inside in self.at(self.by_object.get(object), &concurrent) {
-                pairs.push((removal(&one.touch, &inside.touch), inside.touch.clone()));
+                self.remove(one, inside, object, pairs);
             }
+        }
+    }
+
+    fn remove(
+        &self,
+        remover: &Located,
+        inside: &Located,
+        object: &String,
+        pairs: &mut Vec<(Touch, Touch)>,
+    ) {
+        let written = matches!(inside.class, Class::Plain | Class::Insertion);
+        if written && remover.touch.replaced.contains(object) {
+            pairs.push((removal(&remover.touch, &inside.touch), inside.touch.clone()));
         }
     }
 
@@ -302,67 +387,171 @@ fn removal(remover: &Touch, inside: &Touch) -> Touch {
         register: inside.register.clone(),
         action: Action::Delete,
         replaced: Vec::new(),
+        resolves: None,
         ..remover.clone()
     }
 }
 
 /// Tells whether two concurrent operations on one register are a conflict: equal values are none,
-/// two deletes are none, and two increments add up.
+/// two deletes are none, two increments add up, and of two resolutions of one conflict one counts.
 fn differ(one: &Touch, other: &Touch) -> bool {
+    if one.resolves.is_some() && one.resolves == other.resolves {
+        return false;
+    }
     match (&one.action, &other.action) {
-        (Action::Delete, Action::Delete) | (Action::Increment(_), Action::Increment(_)) => false,
+        (Action::Delete, Action::Delete) | (Action::Increment, Action::Increment) => false,
         (Action::Put(one), Action::Put(other)) => one != other,
         (_, _) => one.operation != other.operation,
     }
 }
 
-fn touches(
-    places: &mut Places<'_>,
-    admissions: &Admissions,
-    change: &automerge::Change,
-) -> Vec<Located> {
-    if change.message().is_some_and(|text| message::is_policy(text)) {
-        return Vec::new();
+/// Reads changes as touches.
+struct Reader<'a> {
+    places: Places<'a>,
+    admissions: &'a Admissions,
+    policies: &'a Policies,
+}
+
+impl<'a> Reader<'a> {
+    fn new(document: &'a Document, policies: &'a Policies) -> Self {
+        let places = Places::new(&document.doc);
+        Self { places, admissions: &document.admissions, policies }
     }
-    let at = admissions.effective(&change.hash(), change.timestamp());
-    let decoded = change.decode();
-    let mut inserted_into = BTreeSet::new();
-    let mut touches = Vec::new();
-    for (counter, operation) in (decoded.start_op.get()..).zip(&decoded.operations) {
-        let Some(action) = action(operation) else { continue };
-        let Some(ancestors) = places.ancestors(&operation.obj) else { continue };
-        let name = format!("{counter}@{}", decoded.actor_id.to_hex_string());
-        let around: Vec<_> =
-            ancestors.iter().map(|a| (a.register.clone(), a.object.clone())).collect();
-        let list = around.last().map(|(_, object)| object.clone());
-        if operation.insert && !inserted_into.insert(list) {
-            continue;
+
+    fn touches(&mut self, change: &automerge::Change) -> Vec<Located> {
+        let made = Made::new(change, self.admissions);
+        let decoded = change.decode();
+        let root = Register(Vec::new());
+        if made.message.act == Act::Delete {
+            let name = made.operation(change.start_op().get());
+            let touch = made.touch(name, change.start_op().get(), root, Action::Delete, Vec::new());
+            return vec![Located { touch, around: Vec::new(), class: Class::Deletion }];
         }
-        let inserted = operation.insert.then_some(name.as_str());
-        touches.push(Located {
-            touch: Touch {
-                register: register_in(&ancestors, &operation.key, inserted),
-                operation: name,
-                counter,
-                writer: writer(&decoded.actor_id),
-                at,
-                change: change.hash(),
-                action,
-                replaced: operation.pred.iter().map(operation_name).collect(),
-            },
-            around,
-            insertion: operation.insert,
+        let mut inserted_into = BTreeSet::new();
+        let mut touches: Vec<Located> = Vec::new();
+        for (counter, operation) in (change.start_op().get()..).zip(&decoded.operations) {
+            let list = (&operation.obj, operation.insert);
+            if operation.insert && !inserted_into.insert(format!("{list:?}")) {
+                continue;
+            }
+            let located = self.located(&made, counter, operation);
+            let known = |known: &Located| {
+                known.touch.action == Action::Edit
+                    && located.as_ref().is_some_and(|located| {
+                        located.touch.action == Action::Edit
+                            && located.touch.register == known.touch.register
+                    })
+            };
+            if !touches.iter().any(known) {
+                touches.extend(located);
+            }
+        }
+        let edits = touches.first().filter(|_| made.message.act != Act::Policy).map(|first| {
+            let Touch { operation, counter, .. } = first.touch.clone();
+            made.touch(operation, counter, root, Action::Edit, Vec::new())
         });
+        let whole = self.policies.whole(&[]).is_some();
+        touches.extend(edits.filter(|_| !whole).map(|touch| Located {
+            touch,
+            around: Vec::new(),
+            class: Class::Edit,
+        }));
+        touches
     }
-    touches
+
+    fn located(&mut self, made: &Made, counter: u64, operation: &Op) -> Option<Located> {
+        let action = action(operation)?;
+        let ancestors = self.places.ancestors(&operation.obj)?;
+        let name = made.operation(counter);
+        let mut around: Vec<_> =
+            ancestors.iter().map(|a| (a.register.clone(), a.object.clone())).collect();
+        let inserted = operation.insert.then_some(name.as_str());
+        let register = register_in(&ancestors, &operation.key, inserted);
+        let whole = self.policies.whole(&register.tokens()).filter(|d| *d < register.0.len());
+        let policy = made.message.act == Act::Policy;
+        if let Some(depth) = whole.filter(|_| !policy) {
+            let outer = Register(register.0.into_iter().take(depth).collect());
+            around.retain(|(register, _)| register.0.len() < depth);
+            let touch = made.touch(name, counter, outer, Action::Edit, Vec::new());
+            return Some(Located { touch, around, class: Class::Plain });
+        }
+        let replaced = operation.pred.iter().map(operation_name).collect();
+        let class = match (policy, operation.insert) {
+            (true, _) => Class::Policy,
+            (false, true) => Class::Insertion,
+            (false, false) => Class::Plain,
+        };
+        let touch = made.touch(name, counter, register, action, replaced);
+        Some(Located { touch, around, class })
+    }
+}
+
+/// What every touch of a change has in common.
+struct Made {
+    actor: ActorId,
+    writer: Origin,
+    leader: Origin,
+    at: Timestamp,
+    change: ChangeHash,
+    message: Message,
+}
+
+impl Made {
+    fn new(change: &automerge::Change, admissions: &Admissions) -> Self {
+        let (hash, actor) = (change.hash(), change.actor_id().clone());
+        let writer = writer(&actor);
+        Self {
+            writer,
+            leader: admissions.leader(&hash, writer),
+            at: admissions.effective(&hash, change.timestamp()),
+            change: hash,
+            message: Message::read(change.message()),
+            actor,
+        }
+    }
+
+    fn operation(&self, counter: u64) -> String {
+        format!("{counter}@{}", self.actor.to_hex_string())
+    }
+
+    fn touch(
+        &self,
+        operation: String,
+        counter: u64,
+        register: Register,
+        action: Action,
+        replaced: Vec<String>,
+    ) -> Touch {
+        let resolves = match self.message.act {
+            Act::Resolve(id) => Some(id),
+            _ => None,
+        };
+        Touch {
+            operation,
+            counter,
+            writer: self.writer,
+            leader: self.leader,
+            author: self.message.author.clone(),
+            at: self.at,
+            change: self.change,
+            register,
+            action,
+            replaced,
+            resolves,
+        }
+    }
 }
 
 fn action(operation: &Op) -> Option<Action> {
     match &operation.action {
         OpType::Put(value) => Some(Action::Put(value.clone())),
         OpType::Make(kind) => Some(Action::Make(*kind)),
-        OpType::Increment(by) => Some(Action::Increment(*by)),
+        OpType::Increment(_) => Some(Action::Increment),
         OpType::Delete => Some(Action::Delete),
         OpType::MarkBegin(_) | OpType::MarkEnd(_) => None,
     }
 }
+
+/// Changes that are applied at once when a history is gone through again: what is noted about the
+/// causality within a batch grows with its square.
+const BATCH: usize = 512;

@@ -1,34 +1,35 @@
-//! The ledger of one document: every conflict, as a pure function of the document's changes.
+//! The ledger of one document: every conflict, as a pure function of the document's changes and of
+//! the settings of its collection.
 //!
 //! Operations that collide, directly or through others, form one row. A row is named after its
 //! register and its first operation, so every region gives it the same id. Its winner follows
-//! from its members and the policy alone; whether it is still open follows from what stands in
-//! the register now.
+//! from its members and the policy alone; whether it is still open follows from what was done
+//! about it, and from what stands in the register now.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::{ObjId, ObjType, ReadDoc, ScalarValue, hydrate};
+use automerge::{ObjType, ScalarValue};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::collisions::{Action, Collisions, Touch};
-use super::register::{Register, Step, object_name, path_at, path_now, slots_in};
-use super::view::{View, scalar_json};
-use super::{Document, writer};
-use crate::conflict::{Candidate, Conflict, ConflictId, ConflictKind, ConflictState, Settlement};
+use super::collisions::{self, Action, Collisions, Touch};
+use super::register::{Register, Step, path_at, path_now, value_at};
+use super::view::{hydrated_json, scalar_json};
+use super::{ApplyError, Document, standin, writer};
+use crate::conflict::{Candidate, Conflict, ConflictId, ConflictState, Settlement};
 use crate::edit::Path;
-use crate::ids::{ChangeHash, DocumentId, Origin, Timestamp};
-use crate::message::Message;
+use crate::ids::{AuthorName, ChangeHash, DocumentId, Origin, Timestamp};
+use crate::message::{Act, Message};
 use crate::policy::{Policies, Policy};
 
-mod founder;
+mod decide;
 mod stored;
 
-pub use founder::Flip;
+pub(super) use decide::later_write;
 pub use stored::StoredConflictError;
 
 /// The conflicts of one document.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ledger {
     /// Rows by their register, which is all that a new collision has to look at.
     rows: BTreeMap<Register, Vec<Row>>,
@@ -41,16 +42,27 @@ pub struct Ledger {
 pub(super) struct Row {
     pub(super) register: Register,
     pub(super) members: BTreeMap<(u64, String), Member>,
-    pub(super) settled: Option<Settlement>,
+    /// What was done about it, by the hash of the change.
+    pub(super) acts: BTreeMap<ChangeHash, Settlement>,
     pub(super) conflict: Option<Conflict>,
+    /// Whether members or acts came since the row was decided.
+    grown: bool,
+    /// Whether the row is decided for the first time, after it grew, or under other settings.
+    pub(super) stirred: bool,
+    /// Whether something was written in, around or inside the register since.
+    pub(super) near: bool,
+    /// The changes that did.
+    news: BTreeSet<automerge::ChangeHash>,
     /// Whether the row differs from what is stored.
-    pub(super) changed: bool,
+    changed: bool,
 }
 
 /// One operation of a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Member {
     pub(super) writer: Origin,
+    pub(super) leader: Origin,
+    pub(super) author: Option<AuthorName>,
     pub(super) at: Timestamp,
     pub(super) change: ChangeHash,
     pub(super) what: What,
@@ -67,10 +79,25 @@ pub(super) enum What {
     List,
     Text,
     Increment,
+    /// A part of a container that counts as one value was edited.
+    Edited,
     /// The field was deleted.
     Deleted,
     /// An object around the field was deleted or replaced, and the field with it.
     Removed,
+}
+
+/// What other settings would change about a conflict.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flip {
+    /// The conflict.
+    pub conflict: ConflictId,
+    /// Where it is.
+    pub path: Path,
+    /// The policy that holds, and the candidate that wins; `None` where all of them show merged.
+    pub from: (Policy, Option<Candidate>),
+    /// The policy that would hold, and the candidate that would win.
+    pub to: (Policy, Option<Candidate>),
 }
 
 impl Ledger {
@@ -98,30 +125,134 @@ impl Ledger {
     }
 
     /// Takes in what a batch of changes collided with.
-    pub fn absorb(&mut self, document: &Document, id: DocumentId, collisions: &Collisions) {
+    pub fn absorb(
+        &mut self,
+        document: &Document,
+        id: DocumentId,
+        policies: &Policies,
+        collisions: &Collisions,
+    ) {
+        self.touch(document, policies, &collisions.new);
         for (one, other) in &collisions.pairs {
             self.join(document, id, [one, other]);
         }
-        for (conflict, change) in &collisions.settled {
-            self.settle(document, id, *conflict, *change);
+        for (conflict, change) in &collisions.acts {
+            self.act(document, id, *conflict, *change);
         }
     }
 
-    /// Decides every row that changed, or whose state depends on what stands in its register now:
-    /// a value that an outer winner hides comes back when that winner goes.
+    /// Notes where changes wrote, so that the rows there are decided again.
+    pub(super) fn touch(
+        &mut self,
+        document: &Document,
+        policies: &Policies,
+        changes: &[automerge::ChangeHash],
+    ) {
+        if self.rows.is_empty() {
+            return;
+        }
+        for change in changes {
+            for register in collisions::registers(document, policies, &[*change]) {
+                let near = self.rows.iter_mut().filter(|(place, _)| place.is_near(&register));
+                for row in near.flat_map(|(_, rows)| rows) {
+                    row.near = true;
+                    row.news.insert(*change);
+                }
+            }
+        }
+    }
+
+    /// Decides every row that something happened to, and those that were decided under other
+    /// settings.
     pub fn decide(&mut self, document: &Document, id: DocumentId, policies: &Policies) {
         for row in self.rows.values_mut().flatten() {
-            let fixed = row.conflict.as_ref().is_some_and(|conflict| {
-                conflict.state == ConflictState::AutoResolved || conflict.settled.is_some()
-            });
-            // FOUNDER
-            let stale = row.conflict.as_ref().is_some_and(|c| c.version != policies.version());
-            if row.changed || !fixed || stale {
-                let decided = decide(row, document, id, policies);
+            let version = row.conflict.as_ref().map(|conflict| conflict.version);
+            row.stirred |= row.grown || version != Some(policies.version());
+            row.near |= row.stirred;
+            if row.stirred || row.near && row.depends_on_what_stands() {
+                let decided = decide::decide(row, document, id, policies);
                 row.changed |= row.conflict.as_ref() != Some(&decided);
+                row.grown = false;
                 row.conflict = Some(decided);
             }
         }
+    }
+
+    /// Finds every collision again from the whole history, as settings need that take other
+    /// containers as one value.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn rebuild(
+        &mut self,
+        document: &Document,
+        id: DocumentId,
+        policies: &Policies,
+    ) -> Result<(), ApplyError> {
+        let known: BTreeSet<_> = self.conflicts().map(|conflict| conflict.id).collect();
+        let mut again = Self::default();
+        again.absorb(document, id, policies, &collisions::all(document, policies)?);
+        again.decide(document, id, policies);
+        let found: BTreeSet<_> = again.conflicts().map(|conflict| conflict.id).collect();
+        again.removed = known.difference(&found).copied().chain(self.removed.clone()).collect();
+        again.removed.retain(|id| !found.contains(id));
+        *self = again;
+        Ok(())
+    }
+
+    /// Returns what other settings would change.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn simulate(
+        &self,
+        document: &Document,
+        id: DocumentId,
+        policies: &Policies,
+        next: &Policies,
+    ) -> Result<Vec<Flip>, ApplyError> {
+        let mut other = self.clone();
+        if policies.same_wholes(next) {
+            other.decide(document, id, next);
+        } else {
+            other.rebuild(document, id, next)?;
+        }
+        let known: BTreeMap<_, _> = self.conflicts().map(|c| (c.id, c)).collect();
+        let flip = |to: &Conflict| {
+            let from = known.get(&to.id).copied();
+            let differs = from.is_none_or(|from| {
+                let id = |conflict: &Conflict| conflict.winning().map(|winner| winner.id.clone());
+                from.policy != to.policy && id(from) != id(to)
+            });
+            let from = from.map_or((policies.of(&to.path), None), |from| {
+                (from.policy, from.winning().cloned())
+            });
+            differs.then(|| Flip {
+                conflict: to.id,
+                path: to.path.clone(),
+                from,
+                to: (to.policy, to.winning().cloned()),
+            })
+        };
+        let undecided = |c: &&Conflict| c.settled.is_none();
+        Ok(other.conflicts().filter(undecided).filter_map(flip).collect())
+    }
+
+    /// Returns the candidate that would win under other settings, as an index.
+    #[must_use]
+    pub fn winner_under(
+        &self,
+        document: &Document,
+        conflict: ConflictId,
+        policies: &Policies,
+    ) -> Option<usize> {
+        let row = self.row(conflict)?;
+        decide::winner(
+            row,
+            &row.candidates(document),
+            policies.of(&row.conflict.as_ref()?.path),
+            policies,
+        )
     }
 
     /// Iterates over the conflicts that were decided.
@@ -133,9 +264,7 @@ impl Ledger {
     /// than the conflict was listed under.
     #[must_use]
     pub fn place(&self, document: &Document, conflict: ConflictId) -> Option<Path> {
-        let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
-        let row = self.rows.values().flatten().find(has_id)?;
-        Some(path_now(&document.doc, &row.register))
+        Some(path_now(&document.doc, &self.row(conflict)?.register))
     }
 
     /// Counts the open conflicts.
@@ -152,12 +281,14 @@ impl Ledger {
     }
 
     /// Returns the rows to store (`None`: to remove) since the last call.
-    pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<Vec<u8>>)> {
+    pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<(Vec<u8>, Conflict)>)> {
         let mut unsaved = Vec::new();
-        for row in self.rows.values_mut().flatten().filter(|row| row.changed) {
-            let Some(conflict) = &row.conflict else { continue };
+        for row in self.rows.values_mut().flatten() {
+            (row.near, row.stirred) = (false, false);
+            row.news.clear();
+            let Some(conflict) = row.conflict.clone().filter(|_| row.changed) else { continue };
             self.removed.remove(&conflict.id);
-            unsaved.push((conflict.id, Some(stored::encode(row))));
+            unsaved.push((conflict.id, Some((stored::encode(row), conflict))));
             row.changed = false;
         }
         unsaved.extend(std::mem::take(&mut self.removed).into_iter().map(|id| (id, None)));
@@ -189,7 +320,12 @@ impl Ledger {
 
     /// Rows that a resolution may be due for.
     pub(super) fn fresh(&self) -> impl Iterator<Item = &Row> {
-        self.rows.values().flatten().filter(|row| row.changed)
+        self.rows.values().flatten().filter(|row| row.near)
+    }
+
+    fn row(&self, conflict: ConflictId) -> Option<&Row> {
+        let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
+        self.rows.values().flatten().find(has_id)
     }
 
     /// Puts two operations into one row, merging the rows that have either.
@@ -201,21 +337,21 @@ impl Ledger {
         rows.retain_mut(|row| {
             let related = keys.iter().any(|key| row.members.contains_key(key));
             if related {
-                if !row.members.is_empty() {
-                    self.removed.insert(row.id(id));
-                }
-                joined.take_in(row, id);
+                self.removed.insert(row.id(id));
+                joined.members.append(&mut row.members);
+                joined.acts.append(&mut row.acts);
             }
             !related
         });
         for (key, touch) in keys.into_iter().zip(pair) {
             joined.members.entry(key).or_insert_with(|| member(document, touch));
         }
-        joined.changed = true;
         rows.push(joined);
     }
 
-    fn settle(
+    /// Notes what was done about a conflict. The row may have been named after any of its members
+    /// by the time it was done.
+    fn act(
         &mut self,
         document: &Document,
         id: DocumentId,
@@ -223,59 +359,75 @@ impl Ledger {
         change: automerge::ChangeHash,
     ) {
         let mut rows = self.rows.values_mut().flatten();
-        let Some(row) = rows.find(|row| row.id(id) == conflict) else { return };
-        let Some(settlement) = settlement(document, change) else { return };
-        let earlier = |known: &Settlement| (known.at, known.change);
-        let first = row
-            .settled
-            .as_ref()
-            .is_none_or(|known| (settlement.at, settlement.change) < earlier(known));
-        if first {
-            row.settled = Some(settlement);
-            row.changed = true;
+        let Some(row) = rows.find(|row| row.was_named(id, conflict)) else { return };
+        if let Some(settlement) = settlement(document, &row.register, change) {
+            row.grown |= row.acts.insert(settlement.change, settlement).is_none();
         }
     }
 }
 
 impl Row {
     fn new(register: Register) -> Self {
-        Self { register, members: BTreeMap::new(), settled: None, conflict: None, changed: true }
+        Self {
+            register,
+            members: BTreeMap::new(),
+            acts: BTreeMap::new(),
+            conflict: None,
+            grown: true,
+            stirred: true,
+            near: true,
+            news: BTreeSet::new(),
+            changed: true,
+        }
     }
 
     /// The id that the row has with its present members.
     fn id(&self, document: DocumentId) -> ConflictId {
         let first = self.members.keys().next().map(|(_, operation)| operation.as_str());
-        let name = format!("{}|{}|{}", document, self.register.id(), first.unwrap_or_default());
+        self.named_after(document, first.unwrap_or_default())
+    }
+
+    fn was_named(&self, document: DocumentId, conflict: ConflictId) -> bool {
+        let mut names = self.members.keys().map(|(_, operation)| operation);
+        names.any(|name| self.named_after(document, name) == conflict)
+    }
+
+    fn named_after(&self, document: DocumentId, operation: &str) -> ConflictId {
+        let name = format!("{}|{}|{}", document, self.register.id(), operation);
         ConflictId(*Uuid::new_v5(&ROW_NAMESPACE, name.as_bytes()).as_bytes())
     }
 
     /// Where the register was for the writer of the first member.
-    pub(super) fn path(&self, document: &Document) -> Path {
+    fn path(&self, document: &Document) -> Path {
         let first = self.members.values().next();
         let heads: Vec<_> = first.map(|m| automerge::ChangeHash(m.change.0)).into_iter().collect();
         path_at(&document.doc, &self.register, &heads)
     }
 
-    /// Takes the members of `other`; its settlement stays only while the row keeps its id.
-    fn take_in(&mut self, other: &mut Self, document: DocumentId) {
-        let settled_as = other.settled.take().map(|settled| (other.id(document), settled));
-        self.members.append(&mut other.members);
-        if let Some((id, settled)) = settled_as
-            && self.id(document) == id
-        {
-            self.settled = Some(settled);
-        }
+    /// The changes of the members.
+    pub(super) fn changes(&self) -> BTreeSet<automerge::ChangeHash> {
+        self.members.values().map(|member| automerge::ChangeHash(member.change.0)).collect()
     }
 
-    /// The settlement, unless something turned out to be concurrent to it.
-    fn settlement(&self) -> Option<&Settlement> {
-        let settled = self.settled.as_ref()?;
-        let known = |member: &Member| member.change == settled.change;
-        (!self.members.values().any(known)).then_some(settled)
+    /// Tells whether a write may change the state of the row.
+    fn depends_on_what_stands(&self) -> bool {
+        self.conflict.as_ref().is_none_or(|conflict| match conflict.state {
+            ConflictState::Open => true,
+            ConflictState::Resolved => {
+                conflict.settled.as_ref().is_none_or(|settled| settled.act.conflict().is_none())
+            }
+            ConflictState::AutoResolved | ConflictState::Dismissed => false,
+        })
     }
 
-    /// The members that no other member replaced, in the order of their operations.
-    fn candidates(&self) -> Vec<(&str, &Member)> {
+    /// Tells whether a part of the container was edited, or any part of the document.
+    pub(super) fn is_of_parts(&self) -> bool {
+        self.members.values().any(|member| member.what == What::Edited)
+    }
+
+    /// The members that no other member replaced, in the order of their operations: of each
+    /// writer the last one.
+    pub(super) fn candidates(&self, document: &Document) -> Vec<(&str, &Member)> {
         let replaced: BTreeSet<&str> =
             self.members.values().flat_map(|m| m.replaced.iter().map(String::as_str)).collect();
         let mut last: BTreeMap<Origin, u64> = BTreeMap::new();
@@ -285,127 +437,26 @@ impl Row {
         let stands = |((counter, operation), member): &(&(u64, String), &Member)| {
             !replaced.contains(operation.as_str()) && last.get(&member.writer) == Some(counter)
         };
-        let standing = self.members.iter().filter(stands);
-        standing.map(|((_, operation), member)| (operation.as_str(), member)).collect()
-    }
-}
-
-fn decide(row: &Row, document: &Document, id: DocumentId, policies: &Policies) -> Conflict {
-    let view = View::new(&document.doc, policies, &document.admissions);
-    let path = row.path(document);
-    let slots = slots_in(&document.doc, &view, &row.register, &path);
-    let policy = policies.of(&path);
-    let candidates = row.candidates();
-    let winner = candidates
-        .iter()
-        .enumerate()
-        .max_by_key(|(_, (operation, member))| rank(member, operation, policy));
-    let visible: BTreeSet<String> = slots.iter().map(|s| object_name(&s.operation)).collect();
-    let state = state(row, &candidates, policy, &visible);
-    Conflict {
-        id: row.id(id),
-        document: id,
-        path,
-        kind: kind(&candidates),
-        base: None,
-        policy,
-        version: policies.version(),
-        winner: winner.map(|(index, _)| index).filter(|_| state != ConflictState::Resolved),
-        candidates: candidates.iter().map(|(operation, m)| candidate(operation, m)).collect(),
-        settled: row.settlement().cloned(),
-        acts: row.settlement().into_iter().cloned().collect(),
-        state,
-    }
-}
-
-/// What the policy compares: the greatest wins. An increment never wins over what replaced its
-/// counter, and nothing brings back a field whose object was deleted.
-fn rank<'a>(
-    member: &Member,
-    operation: &'a str,
-    policy: Policy,
-) -> (u8, Timestamp, Origin, (u64, &'a str)) {
-    let class = match (member.what, policy) {
-        (What::Removed, _) => 3,
-        (What::Deleted, Policy::Auto | Policy::Manual) => 1,
-        (What::Increment, _) => 0,
-        (_, _) => 2,
-    };
-    let (counter, actor) = operation.split_once('@').unwrap_or_default();
-    let order = (counter.parse().unwrap_or_default(), actor);
-    match policy {
-        Policy::Auto | Policy::Manual => {
-            (class, Timestamp::default(), Origin::from_bytes([0; 16]), order)
-        }
-        _ => (class, member.at, member.writer, order),
-    }
-}
-
-fn state(
-    row: &Row,
-    candidates: &[(&str, &Member)],
-    policy: Policy,
-    visible: &BTreeSet<String>,
-) -> ConflictState {
-    if row.settlement().is_some() {
-        return ConflictState::Resolved;
-    }
-    let written = |what: What| !matches!(what, What::Deleted | What::Removed | What::Increment);
-    let writes: Vec<What> =
-        candidates.iter().map(|(_, m)| m.what).filter(|w| written(*w)).collect();
-    let merges = |what| writes.iter().all(|write| *write == what);
-    let removed = candidates.iter().any(|(_, m)| m.what == What::Removed);
-    if policy == Policy::Lww
-        || removed
-        || writes.len() < 2
-        || merges(What::Map)
-        || merges(What::Counter)
-    {
-        return ConflictState::AutoResolved;
-    }
-    let left = candidates.iter().filter(|(operation, _)| visible.contains(*operation)).count();
-    if left < 2 { ConflictState::Resolved } else { ConflictState::Open }
-}
-
-fn kind(candidates: &[(&str, &Member)]) -> ConflictKind {
-    let any = |wanted: &[What]| candidates.iter().any(|(_, m)| wanted.contains(&m.what));
-    let container = any(&[What::Map, What::List, What::Text]);
-    let first = candidates.first().map(|(_, member)| member.what);
-    if any(&[What::Deleted, What::Removed]) {
-        ConflictKind::Delete
-    } else if !container {
-        ConflictKind::Value
-    } else if candidates.iter().all(|(_, member)| Some(member.what) == first) {
-        ConflictKind::Container
-    } else {
-        ConflictKind::Type
-    }
-}
-
-fn candidate(operation: &str, member: &Member) -> Candidate {
-    Candidate {
-        id: operation.to_owned(),
-        value: member.value.clone(),
-        origin: member.writer,
-        leader: member.writer,
-        author: None,
-        at: member.at,
-        change: member.change,
+        let standing: Vec<_> = self.members.iter().filter(stands).collect();
+        let edits = self.is_of_parts();
+        let change = |member: &Member| automerge::ChangeHash(member.change.0);
+        let known = |member: &Member| {
+            standing.iter().any(|(_, other)| {
+                other.change != member.change
+                    && standin::knows(&document.doc, &change(other), &change(member))
+            })
+        };
+        let last = standing.iter().filter(|(_, member)| !edits || !known(member));
+        last.map(|((_, operation), member)| (operation.as_str(), *member)).collect()
     }
 }
 
 fn member(document: &Document, touch: &Touch) -> Member {
-    let removed = touch.replaced.is_empty() && touch.action == Action::Delete;
-    let (what, value) = match &touch.action {
-        Action::Delete if removed => (What::Removed, None),
-        Action::Delete => (What::Deleted, None),
-        Action::Increment(by) => (What::Increment, Some(serde_json::json!({ "$increment": by }))),
-        Action::Put(scalar @ ScalarValue::Counter(_)) => (What::Counter, Some(scalar_json(scalar))),
-        Action::Put(scalar) => (What::Scalar, Some(scalar_json(scalar))),
-        Action::Make(kind) => (made(*kind), Some(as_made(document, touch))),
-    };
+    let (what, value) = deed(document, touch);
     Member {
         writer: touch.writer,
+        leader: touch.leader,
+        author: touch.author.clone(),
         at: touch.at,
         change: ChangeHash(touch.change.0),
         what,
@@ -414,40 +465,39 @@ fn member(document: &Document, touch: &Touch) -> Member {
     }
 }
 
-fn made(kind: ObjType) -> What {
-    match kind {
-        ObjType::Map | ObjType::Table => What::Map,
-        ObjType::List => What::List,
-        ObjType::Text => What::Text,
+/// What an operation did, and the value that its writer saw once it was done.
+fn deed(document: &Document, touch: &Touch) -> (What, Option<Value>) {
+    let seen = || {
+        let value = value_at(&document.doc, &touch.register, &[touch.change]);
+        Some(value.map_or(Value::Null, |value| hydrated_json(&value)))
+    };
+    let whole = touch.register.0.is_empty();
+    match &touch.action {
+        Action::Delete if touch.replaced.is_empty() && !whole => (What::Removed, None),
+        Action::Delete => (What::Deleted, None),
+        Action::Increment => (What::Increment, seen()),
+        Action::Edit => (What::Edited, seen()),
+        Action::Put(ScalarValue::Counter(_)) => (What::Counter, seen()),
+        Action::Put(scalar) => (What::Scalar, Some(scalar_json(scalar))),
+        Action::Make(ObjType::Map | ObjType::Table) => (What::Map, seen()),
+        Action::Make(ObjType::List) => (What::List, seen()),
+        Action::Make(ObjType::Text) => (What::Text, seen()),
     }
 }
 
-/// The content of an object right after the change that made it.
-fn as_made(document: &Document, touch: &Touch) -> Value {
-    let doc = &document.doc;
-    let object = doc.import_obj(&touch.operation);
-    let content =
-        object.and_then(|object: ObjId| ReadDoc::hydrate(doc, object, Some(&[touch.change])));
-    content.map_or(Value::Null, |content| hydrated_json(&content))
-}
-
-fn hydrated_json(content: &hydrate::Value) -> Value {
-    match content {
-        hydrate::Value::Scalar(scalar) => scalar_json(scalar),
-        hydrate::Value::Map(map) => {
-            map.iter().map(|(key, member)| (key.clone(), hydrated_json(&member.value))).collect()
-        }
-        hydrate::Value::List(list) => {
-            list.iter().map(|element| hydrated_json(&element.value)).collect()
-        }
-        hydrate::Value::Text(text) => Value::String(String::from(text)),
-    }
-}
-
-fn settlement(document: &Document, change: automerge::ChangeHash) -> Option<Settlement> {
+/// Reads what a change did about the conflict of a register.
+fn settlement(
+    document: &Document,
+    register: &Register,
+    change: automerge::ChangeHash,
+) -> Option<Settlement> {
     let meta = document.doc.get_change_meta_by_hash(&change)?;
     let message = Message::read(meta.message.as_deref());
     let origin = writer(&meta.actor);
+    let value = match message.act {
+        Act::Dismiss(_) | Act::Reopen(_) => None,
+        _ => value_at(&document.doc, register, &[change]).map(|value| hydrated_json(&value)),
+    };
     Some(Settlement {
         act: message.act,
         origin,
@@ -456,6 +506,7 @@ fn settlement(document: &Document, change: automerge::ChangeHash) -> Option<Sett
         at: document.admissions.effective(&change, meta.timestamp),
         change: ChangeHash(change.0),
         note: message.note,
+        value,
     })
 }
 

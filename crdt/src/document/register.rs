@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId};
-use automerge::{ActorId, Automerge, ChangeHash, Cursor, ObjId, Prop, ROOT, ReadDoc};
+use automerge::{
+    ActorId, Automerge, ChangeHash, Cursor, ObjId, Prop, ROOT, ReadDoc, Value, hydrate,
+};
 
 use super::view::{Held, Slot, View, merged_maps};
 use crate::edit::Path;
@@ -26,6 +28,20 @@ pub(super) enum Step {
 pub(super) struct Register(pub(super) Vec<Step>);
 
 impl Register {
+    /// Returns the register as the tokens of a path; an element's index is not known.
+    pub(super) fn tokens(&self) -> Vec<String> {
+        let token = |step: &Step| match step {
+            Step::Key(key) => key.clone(),
+            Step::Element(element) => element.clone(),
+        };
+        self.0.iter().map(token).collect()
+    }
+
+    /// Tells whether one of two registers is the other, or is around it.
+    pub(super) fn is_near(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).all(|(one, other)| one == other)
+    }
+
     /// Returns text that names the register and nothing else.
     pub(super) fn id(&self) -> String {
         let mut id = String::new();
@@ -64,24 +80,74 @@ fn element_index(doc: &Automerge, element: &str, heads: &[ChangeHash]) -> Option
     doc.get_cursor_position(list, &cursor, Some(heads)).ok()
 }
 
+/// What stands in a register, and where.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// The objects that hold the field, the one that shows first; none if they are gone.
+    pub(super) holders: Vec<ObjId>,
+    /// The field or the element.
+    pub(super) prop: Option<Prop>,
+    /// Every value.
+    pub(super) slots: Vec<Slot>,
+}
+
 /// Returns what stands in a register now; `path` is the one that [`path_at`] returns.
-pub(super) fn slots_in(
+pub(super) fn standing_in(
     doc: &Automerge,
     view: &View<'_, Automerge>,
     register: &Register,
     path: &Path,
-) -> Vec<Slot> {
+) -> Standing {
     let mut holders = vec![ROOT];
     let mut slots = Vec::new();
+    let mut last = None;
     for (depth, step) in register.0.iter().enumerate() {
         if depth > 0 {
             let above = path.tokens().get(..depth).unwrap_or_default();
             holders = descend(view, &slots, above);
         }
-        let prop = prop(doc, &holders, step);
-        slots = prop.map(|prop| view.slots(&holders, &prop)).unwrap_or_default();
+        last = prop(doc, &holders, step).filter(|_| !holders.is_empty());
+        slots = last.as_ref().map(|prop| view.slots(&holders, prop)).unwrap_or_default();
     }
-    slots
+    Standing { holders, prop: last, slots }
+}
+
+/// Returns the value of a register at an earlier point, as Automerge holds it.
+pub(super) fn value_at(
+    doc: &Automerge,
+    register: &Register,
+    heads: &[ChangeHash],
+) -> Option<hydrate::Value> {
+    let mut object = ROOT;
+    let mut scalar = None;
+    for step in &register.0 {
+        let prop = match step {
+            Step::Key(key) => Prop::Map(key.clone()),
+            Step::Element(element) => Prop::Seq(element_in(doc, &object, element, heads)?),
+        };
+        if scalar.is_some() {
+            return None;
+        }
+        match doc.get_at(&object, prop, heads).ok()?? {
+            (Value::Object(_), id) => object = id,
+            (Value::Scalar(value), _) => scalar = Some(value.into_owned()),
+        }
+    }
+    match scalar {
+        Some(value) => Some(hydrate::Value::Scalar(value)),
+        None => ReadDoc::hydrate(doc, object, Some(heads)).ok(),
+    }
+}
+
+/// Returns the index of an element in the list that holds it.
+fn element_in(doc: &Automerge, list: &ObjId, element: &str, heads: &[ChangeHash]) -> Option<usize> {
+    // Automerge panics on a cursor into another list.
+    let inserted = operation(doc, element)?;
+    if object_name(list) != container_name(&inserted) {
+        return None;
+    }
+    let cursor = Cursor::try_from(element).ok()?;
+    doc.get_cursor_position(list, &cursor, Some(heads)).ok()
 }
 
 /// Returns where a register is now.
@@ -91,7 +157,7 @@ pub(super) fn path_now(doc: &Automerge, register: &Register) -> Path {
 
 fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
     match view.winner(slots, tokens) {
-        Some(winner) if winner.value.is_map() => merged_maps(slots, winner),
+        Some(winner) if winner.value.is_map() => merged_maps(slots),
         Some(Slot { value: Held::Object(_), operation, .. }) => vec![operation.clone()],
         Some(_) | None => Vec::new(),
     }
@@ -115,7 +181,7 @@ fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
 }
 
 /// Reads one operation, `counter@actor`, back from its change.
-fn operation(doc: &Automerge, name: &str) -> Option<Op> {
+pub(super) fn operation(doc: &Automerge, name: &str) -> Option<Op> {
     let (counter, actor) = name.split_once('@')?;
     let counter: u64 = counter.parse().ok()?;
     let id = ObjId::Id(counter, ActorId::try_from(actor).ok()?, 0);

@@ -1,187 +1,255 @@
-//! Changes that settle conflicts: those that `lww` calls for, and the mark of those that people
-//! make.
+//! The changes that policies call for, so that every Automerge reader sees what the API shows.
 //!
-//! A resolution under `lww` deletes the operations that lost and leaves the winner as it is. It
-//! is built from nothing but those operations: its writer is a hash of their ids, its dependencies
-//! are their changes, its time is the winner's. So all leaders build the same bytes, and however
-//! many of them do, there is one change.
+//! Such a change is built from nothing but the operations that it settles: its writer is a hash of
+//! its content, its dependencies are their changes, its time is the winner's. So all leaders that
+//! know the same build the same bytes, and however many of them do, there is one change. Leaders
+//! that knew different things may build different ones; once both are known, what is left to do
+//! follows from both, and is again one change.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
+use std::collections::BTreeSet;
 
-use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId, OpType};
-use automerge::{ActorId, ChangeHash, ExpandedChange, ObjId};
-use uuid::Uuid;
+use automerge::{ChangeHash, ObjId};
 
-use super::ledger::{Ledger, Row};
-use super::register::{Step, object_name, slots_in};
-use super::view::{Slot, View};
-use super::{ApplyError, Change, Document, guarded, stored, writer};
-use crate::conflict::Conflict;
-use crate::ids::Origin;
-use crate::message::{Act, Message};
+use super::collisions::apply_parsed;
+use super::ledger::{Ledger, Row, What, later_write};
+use super::register::{Standing, object_name, standing_in};
+use super::view::{Slot, View, operation_order};
+use super::{ApplyError, Change, Document, stored};
+use crate::conflict::{Candidate, Conflict};
+use crate::ids::{DocumentId, Origin, Timestamp};
 use crate::policy::Policies;
+use draft::{Content, Draft, Holder};
+
+mod draft;
+mod mirror;
+mod rewrite;
 
 impl Document {
-    /// Makes and applies the changes that `lww` calls for after a batch was absorbed and decided.
-    /// `admits` says, from the writers involved, whether this leader is to admit the change; if
-    /// not, another one will.
+    /// Decides the ledger, and makes and applies the changes that the policies call for. `admits`
+    /// says, from the writers involved, whether this leader is to admit a change; if not, another
+    /// one will.
     ///
     /// # Errors
     /// See [`ApplyError`].
     pub fn resolutions(
         &mut self,
-        ledger: &Ledger,
+        ledger: &mut Ledger,
+        id: DocumentId,
         policies: &Policies,
         admits: impl Fn(&BTreeSet<Origin>) -> bool,
     ) -> Result<Vec<Change>, ApplyError> {
         let mut made = Vec::new();
-        for row in ledger.fresh() {
-            let Some((change, writers)) = self.resolution(row, policies) else { continue };
-            let known = self.contains(crate::ids::ChangeHash(change.hash().0));
-            if known || !admits(&writers) {
-                continue;
+        for _ in 0..ROUNDS {
+            ledger.decide(self, id, policies);
+            let before = made.len();
+            let due: Vec<Row> = ledger.fresh().cloned().collect();
+            for row in due {
+                let Some((change, writers)) = self.resolution(&row, policies) else { continue };
+                let known = self.contains(crate::ids::ChangeHash(change.hash().0));
+                if known || !admits(&writers) {
+                    continue;
+                }
+                // It does not follow everything that is known here, so it may collide as any other.
+                let applied = apply_parsed(self, std::slice::from_ref(&change), policies)?;
+                ledger.absorb(self, id, policies, &applied.collisions);
+                made.push(stored(&change));
             }
-            guarded(|| self.doc.apply_changes([change.clone()]))?
-                .map_err(|error| ApplyError::Unfit(error.to_string()))?;
-            made.push(stored(&change));
+            if made.len() == before {
+                break;
+            }
         }
         Ok(made)
     }
 
+    /// The change that is due for a row, and the writers that it is between.
     fn resolution(
         &self,
         row: &Row,
         policies: &Policies,
     ) -> Option<(automerge::Change, BTreeSet<Origin>)> {
-        let conflict = row.conflict.as_ref().filter(|c| c.policy.chooses())?;
+        let conflict = row.conflict.as_ref()?;
         let view = View::new(&self.doc, policies, &self.admissions);
-        let slots = slots_in(&self.doc, &view, &row.register, &conflict.path);
-        let winner = winning_operation(&view, conflict, &slots)?;
-        let losers: Vec<&Slot> = slots.iter().filter(|slot| loses(slot, &winner)).collect();
-        let mut operations: Vec<OpId> = losers.iter().filter_map(|s| op_id(&s.operation)).collect();
-        operations.push(winner.operation.clone());
-        let writers = operations.iter().map(|op| writer(op.actor())).collect();
-        let change = self.build(row, &winner, &losers, &operations)?;
-        (!losers.is_empty()).then_some((change, writers))
-    }
-
-    fn build(
-        &self,
-        row: &Row,
-        winner: &Winner,
-        losers: &[&Slot],
-        operations: &[OpId],
-    ) -> Option<automerge::Change> {
-        let mut deps: BTreeSet<ChangeHash> = BTreeSet::from([winner.change]);
-        deps.extend(losers.iter().filter_map(|slot| self.doc.hash_for_opid(&slot.operation)));
-        let metas = deps.iter().filter_map(|dep| self.doc.get_change_meta_by_hash(dep));
-        let start = metas.map(|meta| meta.max_op).max()?.checked_add(1)?;
-        let names: Vec<String> = losers.iter().map(|slot| object_name(&slot.operation)).collect();
-        let seed = format!("{}|{:?}|{}", row.register.id(), operations.last(), names.join("|"));
-        let change = ExpandedChange {
-            operations: deletions(row, losers)?,
-            actor_id: ActorId::from(Uuid::new_v5(&WRITER_NAMESPACE, seed.as_bytes()).as_bytes()),
-            hash: None,
-            seq: 1,
-            start_op: NonZeroU64::new(start)?,
-            time: i64::try_from(winner.at.0).ok()?,
-            message: Message::of(Act::Policy).text(),
-            deps: deps.into_iter().collect(),
-            extra_bytes: Vec::new(),
-            author: None,
-        };
-        Some(automerge::Change::from(change))
+        let standing = standing_in(&self.doc, &view, &row.register, &conflict.path);
+        let case = Case { document: self, view, row, conflict, standing };
+        let draft = case.draft()?;
+        let writers = row.members.values().map(|member| member.leader).collect();
+        Some((draft.build()?, writers))
     }
 }
 
-struct Winner {
-    operation: OpId,
-    change: ChangeHash,
-    at: crate::ids::Timestamp,
-    /// Whether the winner is an object of which the other maps are a part.
-    map: bool,
-    /// Of a delete: the operations that it wins over; of a value: all others.
-    over: Option<BTreeSet<String>>,
+/// One row, and what stands in its register.
+struct Case<'a> {
+    document: &'a Document,
+    view: View<'a, automerge::Automerge>,
+    row: &'a Row,
+    conflict: &'a Conflict,
+    standing: Standing,
 }
 
-fn winning_operation(
-    view: &View<'_, automerge::Automerge>,
-    conflict: &Conflict,
-    slots: &[Slot],
-) -> Option<Winner> {
-    let best = conflict.candidates.get(conflict.winner?)?;
-    if best.value.is_none() {
-        let over = conflict.candidates.iter().filter(|c| c.id != best.id).map(|c| c.id.clone());
-        return Some(Winner {
-            operation: parse_operation(&best.id)?,
-            change: ChangeHash(best.change.0),
-            at: best.at,
-            map: false,
-            over: Some(over.collect()),
-        });
-    }
-    let slot = view.winner(slots, conflict.path.tokens())?;
-    let (at, _, _) = view.rank(&slot.operation);
-    Some(Winner {
-        operation: op_id(&slot.operation)?,
-        change: view.change_of(&slot.operation)?,
-        at,
-        map: slot.value.is_map(),
-        over: None,
-    })
-}
-
-fn loses(slot: &Slot, winner: &Winner) -> bool {
-    let name = object_name(&slot.operation);
-    match &winner.over {
-        Some(over) => over.contains(&name),
-        None => {
-            op_id(&slot.operation).as_ref() != Some(&winner.operation)
-                && !(winner.map && slot.value.is_map())
+impl<'a> Case<'a> {
+    fn draft(&self) -> Option<Draft<'a>> {
+        if let Some(settled) = &self.conflict.settled {
+            return self.only_the_act(ChangeHash(settled.change.0));
         }
+        if self.row.is_of_parts() {
+            return rewrite::draft(self);
+        }
+        if self.conflict.policy.chooses() {
+            return self.chosen().or_else(|| mirror::draft(self));
+        }
+        mirror::draft(self).or_else(|| self.shown())
     }
-}
 
-/// One delete for each object that holds losers.
-fn deletions(row: &Row, losers: &[&Slot]) -> Option<Vec<Op>> {
-    let key = match row.register.0.last()? {
-        Step::Key(key) => Key::Map(key.as_str().into()),
-        Step::Element(element) => Key::Seq(ElementId::Id(parse_operation(element)?)),
-    };
-    let mut by_holder: BTreeMap<String, (ObjectId, Vec<OpId>)> = BTreeMap::new();
-    for slot in losers {
-        let holder = match op_id(&slot.holder) {
-            Some(id) => ObjectId::Id(id),
-            None => ObjectId::Root,
+    fn new_draft(&self, at: Timestamp) -> Draft<'a> {
+        Draft::new(&self.document.doc, at)
+    }
+
+    /// Of several resolutions that were made at once, leaves what the one that counts wrote.
+    fn only_the_act(&self, counts: ChangeHash) -> Option<Draft<'a>> {
+        let wrote = |slot: &Slot| self.view.change_of(&slot.operation);
+        let slots = &self.standing.slots;
+        let others = |slot: &&Slot| {
+            wrote(slot).is_some_and(|change| {
+                change != counts && self.row.acts.contains_key(&crate::ids::ChangeHash(change.0))
+            })
         };
-        let entry = by_holder.entry(object_name(&slot.holder)).or_insert((holder, Vec::new()));
-        entry.1.push(op_id(&slot.operation)?);
+        let losers: Vec<&Slot> = slots.iter().filter(others).collect();
+        let stands = slots.iter().any(|slot| wrote(slot) == Some(counts));
+        let deleted = !stands && losers.len() == slots.len();
+        if losers.is_empty() || !(stands || deleted) {
+            return None;
+        }
+        let at = self.conflict.settled.as_ref()?.at;
+        let mut draft = self.new_draft(at);
+        draft.follows(counts);
+        self.delete(&mut draft, &losers)?;
+        Some(draft)
     }
-    let delete = |(obj, pred): (ObjectId, Vec<OpId>)| Op {
-        action: OpType::Delete,
-        obj,
-        key: key.clone(),
-        pred: pred.into(),
-        insert: false,
-    };
-    Some(by_holder.into_values().map(delete).collect())
-}
 
-fn op_id(id: &ObjId) -> Option<OpId> {
-    match id {
-        ObjId::Root => None,
-        ObjId::Id(counter, actor, _) => Some(OpId::new(*counter, actor)),
+    /// Under a policy that chooses: leaves the winner alone in the register.
+    fn chosen(&self) -> Option<Draft<'a>> {
+        let winner = self.conflict.winning()?;
+        let slots = &self.standing.slots;
+        if !slots.is_empty() && self.has_stranger() {
+            return self.no_stand_ins(winner.at);
+        }
+        let mut draft = self.new_draft(winner.at);
+        draft.follows(ChangeHash(winner.change.0));
+        if winner.value.is_none() {
+            let removed = self.member(winner).is_none_or(|what| what == What::Removed);
+            let losers: Vec<&Slot> = slots.iter().filter(|_| !removed).collect();
+            self.delete(&mut draft, &losers)?;
+            return (!losers.is_empty()).then_some(draft);
+        }
+        let mut winning = self.of(winner);
+        winning.sort_by(|a, b| operation_order(&b.operation).cmp(&operation_order(&a.operation)));
+        let Some(shows) = winning.first() else {
+            return self.stand_in(winner, draft, slots.iter().collect());
+        };
+        let map = shows.value.is_map();
+        let loses =
+            |slot: &&Slot| slot.operation != shows.operation && !(map && slot.value.is_map());
+        let losers: Vec<&Slot> = slots.iter().filter(loses).collect();
+        self.delete(&mut draft, &losers)?;
+        (!losers.is_empty()).then_some(draft)
+    }
+
+    /// Under a policy that keeps every value: makes the one that shows the one that other readers
+    /// see, and takes away what stands in for something superseded.
+    fn shown(&self) -> Option<Draft<'a>> {
+        let winner = self.conflict.winning()?;
+        let slots = &self.standing.slots;
+        if slots.is_empty() || self.has_stranger() {
+            return self.no_stand_ins(winner.at);
+        }
+        let deed = self.member(winner)?;
+        if winner.value.is_none() || deed == What::Increment {
+            return None;
+        }
+        let last = slots.last().map(|slot| object_name(&self.view.original(slot)));
+        if last.as_deref() == Some(&winner.id) {
+            return None;
+        }
+        let draft = self.new_draft(winner.at);
+        self.stand_in(winner, draft, self.of(winner))
+    }
+
+    /// Writes the value of a candidate in place of some values.
+    fn stand_in(
+        &self,
+        winner: &Candidate,
+        mut draft: Draft<'a>,
+        replaced: Vec<&Slot>,
+    ) -> Option<Draft<'a>> {
+        if self.standing.slots.is_empty() && later_write(self.row, self.document).is_some() {
+            return None;
+        }
+        let (holder, prop) = (self.standing.holders.first()?, self.standing.prop.as_ref()?);
+        let content = rewrite::content(self, winner)?;
+        draft.follows(ChangeHash(winner.change.0));
+        self.row.changes().into_iter().for_each(|change| draft.follows(change));
+        let (here, elsewhere): (Vec<&Slot>, Vec<&Slot>) =
+            replaced.into_iter().partition(|slot| slot.holder == *holder);
+        let here: Vec<ObjId> = here.into_iter().map(|slot| slot.operation.clone()).collect();
+        let key = draft.key(holder, prop)?;
+        draft.put(Holder::Object(holder.clone()), key, &here, content, &winner.id);
+        self.delete(&mut draft, &elsewhere)?;
+        Some(draft)
+    }
+
+    /// Deletes values, each from the object that holds it.
+    fn delete(&self, draft: &mut Draft<'a>, losers: &[&Slot]) -> Option<()> {
+        let prop = self.standing.prop.as_ref()?;
+        for holder in &self.standing.holders {
+            let here: Vec<ObjId> = losers
+                .iter()
+                .filter(|slot| slot.holder == *holder)
+                .map(|slot| slot.operation.clone())
+                .collect();
+            if !here.is_empty() {
+                let key = draft.key(holder, prop)?;
+                draft.delete(holder.clone(), key, &here);
+            }
+        }
+        Some(())
+    }
+
+    /// Takes away what stands in for a side of the conflict after something superseded it.
+    fn no_stand_ins(&self, at: Timestamp) -> Option<Draft<'a>> {
+        let slots = &self.standing.slots;
+        let stands_in = |slot: &&Slot| {
+            let original = self.view.original(slot);
+            original != slot.operation && self.is_side(&object_name(&original))
+        };
+        let stale: Vec<&Slot> = slots.iter().filter(stands_in).collect();
+        if stale.is_empty() || stale.len() == slots.len() {
+            return None;
+        }
+        let mut draft = self.new_draft(at);
+        self.delete(&mut draft, &stale)?;
+        Some(draft)
+    }
+
+    fn of(&self, candidate: &Candidate) -> Vec<&Slot> {
+        let slots = self.standing.slots.iter();
+        slots.filter(|slot| object_name(&self.view.original(slot)) == candidate.id).collect()
+    }
+
+    fn is_side(&self, operation: &str) -> bool {
+        self.row.members.keys().any(|(_, known)| known == operation)
+    }
+
+    /// Tells whether something stands there that is no side of the conflict.
+    fn has_stranger(&self) -> bool {
+        let stranger = |slot: &Slot| !self.is_side(&object_name(&self.view.original(slot)));
+        self.standing.slots.iter().any(stranger)
+    }
+
+    fn member(&self, candidate: &Candidate) -> Option<What> {
+        let mut members = self.row.members.iter();
+        members.find(|((_, known), _)| *known == candidate.id).map(|(_, member)| member.what)
     }
 }
 
-fn parse_operation(name: &str) -> Option<OpId> {
-    let (counter, actor) = name.split_once('@')?;
-    Some(OpId::new(counter.parse().ok()?, &ActorId::try_from(actor).ok()?))
-}
-
-/// The UUID namespace of the writers of resolutions; it never changes, because hashes follow
-/// from it.
-const WRITER_NAMESPACE: Uuid = Uuid::from_bytes([
-    0x21, 0x7d, 0xc8, 0x4a, 0x05, 0xee, 0x43, 0x19, 0x92, 0x6b, 0xd7, 0x38, 0x60, 0x1f, 0xaa, 0x54,
-]);
+/// How often what one resolution leads to is looked at again at once.
+const ROUNDS: usize = 8;

@@ -54,8 +54,9 @@ impl Region {
     fn edit_with(&mut self, edits: &[Edit], message: Message) -> Result<(), EditError> {
         let author = self.author(message);
         let change = self.document.edit(edits, &author, &self.policies)?;
+        let made = change.as_ref().map(|change| Collisions::made(&self.document, change.hash));
         self.keep(change, author.at);
-        self.decide(&Collisions::default());
+        self.decide(&made.unwrap_or_default());
         Ok(())
     }
 
@@ -77,7 +78,9 @@ impl Region {
     fn delete(&mut self) -> &mut Self {
         let author = self.author(Message::default());
         let change = self.document.delete(&author);
+        let made = change.as_ref().map(|change| Collisions::made(&self.document, change.hash));
         self.keep(change, author.at);
+        self.decide(&made.unwrap_or_default());
         self
     }
 
@@ -92,26 +95,24 @@ impl Region {
 
     fn decide(&mut self, collisions: &Collisions) {
         let mut ledger = Ledger::read(self.rows.values().map(Vec::as_slice)).unwrap();
-        ledger.absorb(&self.document, ID, collisions);
-        ledger.decide(&self.document, ID, &self.policies);
+        ledger.absorb(&self.document, ID, &self.policies, collisions);
         let origin = self.origin;
         let made = self
             .document
-            .resolutions(&ledger, &self.policies, |writers| writers.contains(&origin))
+            .resolutions(&mut ledger, ID, &self.policies, |writers| writers.contains(&origin))
             .unwrap();
         let at = Timestamp(self.now);
         made.into_iter().for_each(|change| self.keep(Some(change), at));
-        ledger.decide(&self.document, ID, &self.policies);
         for (id, row) in ledger.unsaved() {
             match row {
-                Some(row) => drop(self.rows.insert(id.0, row)),
+                Some((row, _)) => drop(self.rows.insert(id.0, row)),
                 None => drop(self.rows.remove(&id.0)),
             }
         }
     }
 
     fn receive(&mut self, changes: &[Admitted]) {
-        let applied = self.document.apply(changes).unwrap();
+        let applied = self.document.apply(changes, &self.policies).unwrap();
         for index in applied.new {
             self.log.push(changes[index].clone());
         }
@@ -362,7 +363,7 @@ fn settling_a_conflict_closes_it_everywhere() {
     regions[0].edit_with(&[set("/title", json!("two"))], message).unwrap();
     let change = regions[0].log.last().unwrap().clone();
     let mut again = regions[0].document.clone();
-    again.apply(&[change]).unwrap();
+    again.apply(&[change], &Policies::default()).unwrap();
     exchange(&mut regions);
     let settled = regions[1].conflicts()[0].clone();
     assert_eq!(settled.state, ConflictState::Resolved);
@@ -402,7 +403,7 @@ fn changes_that_wait_for_others_are_reported_and_not_applied() {
     let mut regions = pair(Policy::Auto);
     regions[0].set("/a", json!(1)).set("/b", json!(2));
     let log = regions[0].log.clone();
-    let applied = regions[1].document.apply(&log[1..]).unwrap();
+    let applied = regions[1].document.apply(&log[1..], &Policies::default()).unwrap();
     assert_eq!((applied.new, applied.waiting), (vec![], vec![0]));
     regions[1].receive(&[log[1].clone(), log[0].clone()]);
     assert_eq!(regions[1].json(), json!({"a": 1, "b": 2}));

@@ -6,12 +6,13 @@
 use std::collections::BTreeSet;
 
 use automerge::{
-    Automerge, ChangeHash, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, ScalarValueRef, Value,
-    ValueRef, transaction::Transaction,
+    ActorId, Automerge, ChangeHash, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue,
+    ScalarValueRef, Value, ValueRef, hydrate, transaction::Transaction,
 };
 use serde_json::{Map, Number, Value as Json};
 
-use super::{Admissions, writer};
+use super::ranking::{self, Claim, Deed, Weight};
+use super::{Admissions, standin, writer};
 use crate::edit::Path;
 use crate::ids::{Origin, Timestamp};
 use crate::policy::{Policies, Policy};
@@ -92,10 +93,59 @@ impl<'a, D: Replica> View<'a, D> {
         if slots.len() < 2 {
             return slots.first();
         }
-        match self.policies.of(&Path::from(path.to_vec())) {
-            Policy::Auto | Policy::Manual => slots.last(),
-            _ => slots.iter().max_by_key(|slot| self.rank(&slot.operation)),
-        }
+        let policy = self.policies.of(&Path::from(path.to_vec()));
+        let claims: Vec<(Claim, Option<ChangeHash>)> =
+            slots.iter().map(|slot| self.claim(slot, policy)).collect();
+        // Values in one object that nothing stands in for are concurrent, or Automerge would show
+        // one of them only.
+        let first = slots.first().map(|slot| &slot.holder);
+        let plain = slots
+            .iter()
+            .zip(&claims)
+            .all(|(slot, claim)| Some(&slot.holder) == first && claim.0.is_of(&slot.operation));
+        let live = slots.iter().zip(&claims);
+        let live = live.filter(|(_, claim)| plain || !self.is_stale(claim, &claims));
+        live.max_by(|(_, one), (_, other)| ranking::compare(policy, &one.0, &other.0))
+            .map(|(slot, _)| slot)
+    }
+
+    /// Returns the operation that a slot's stands in for, or its own.
+    pub(super) fn original(&self, slot: &Slot) -> ObjId {
+        let change = self.change_of(&slot.operation);
+        let change = change.and_then(|hash| self.doc.get_change_by_hash(&hash));
+        let source = change.as_ref().and_then(|change| standin::source(change, &slot.operation));
+        source.unwrap_or_else(|| slot.operation.clone())
+    }
+
+    /// Everything that a policy looks at, and the change; a stand-in's are its original's.
+    fn claim(&self, slot: &Slot, policy: Policy) -> (Claim, Option<ChangeHash>) {
+        let original = self.original(slot);
+        let hash = self.change_of(&original);
+        let (at, writer, leader) = self.written(&original);
+        let operation = match &original {
+            ObjId::Root => (0, ActorId::from([].as_slice())),
+            ObjId::Id(counter, actor, _) => (*counter, actor.clone()),
+        };
+        let weight = match &slot.value {
+            Held::Object(_) => Weight::Container,
+            Held::Scalar(scalar) => Weight::of_scalar(scalar),
+        };
+        let class = ranking::class(Deed::Write, policy);
+        let place = self.policies.priority(leader);
+        (Claim { class, weight, at, writer, place, operation }, hash)
+    }
+
+    /// Tells whether something else that stands there knew what was claimed.
+    fn is_stale(
+        &self,
+        (claim, hash): &(Claim, Option<ChangeHash>),
+        others: &[(Claim, Option<ChangeHash>)],
+    ) -> bool {
+        let Some(hash) = hash else { return false };
+        others.iter().any(|(other, later)| {
+            let knows = |later: &ChangeHash| standin::knows(self.doc, later, hash);
+            other.operation != claim.operation && later.as_ref().is_some_and(knows)
+        })
     }
 
     /// Returns the change that holds an operation.
@@ -108,7 +158,7 @@ impl<'a, D: Replica> View<'a, D> {
         let winner = self.winner(slots, path)?;
         Some(match &winner.value {
             Held::Object(ObjType::Map | ObjType::Table) => {
-                Json::Object(self.map(&merged_maps(slots, winner), path))
+                Json::Object(self.map(&merged_maps(slots), path))
             }
             Held::Object(ObjType::List) => self.list(&winner.operation, path),
             Held::Object(ObjType::Text) => self.text(&winner.operation),
@@ -117,19 +167,21 @@ impl<'a, D: Replica> View<'a, D> {
         })
     }
 
-    /// When and by whom an operation was written, which is what `lww` compares. What a running
+    /// When, by whom, and through which leader an operation was written. What a running
     /// transaction writes is newer than everything else.
-    pub(super) fn rank(&self, operation: &ObjId) -> (Timestamp, Origin, u64) {
-        let (counter, origin) = match operation {
-            ObjId::Root => (0, Origin::from_bytes([0; 16])),
-            ObjId::Id(counter, actor, _) => (*counter, writer(actor)),
+    fn written(&self, operation: &ObjId) -> (Timestamp, Origin, Origin) {
+        let origin = match operation {
+            ObjId::Root => Origin::from_bytes([0; 16]),
+            ObjId::Id(_, actor, _) => writer(actor),
         };
         let change = self.doc.change_of(operation);
-        let change = change.and_then(|hash| self.doc.get_change_by_hash(&hash));
-        let at = change.map_or(Timestamp::MAX, |change| {
-            self.admissions.effective(&change.hash(), change.timestamp())
-        });
-        (at, origin, counter)
+        match change.and_then(|hash| self.doc.get_change_by_hash(&hash)) {
+            None => (Timestamp::MAX, origin, origin),
+            Some(change) => {
+                let at = self.admissions.effective(&change.hash(), change.timestamp());
+                (at, origin, self.admissions.leader(&change.hash(), origin))
+            }
+        }
     }
 
     fn slots_of(&self, holder: &ObjId, prop: &Prop) -> Vec<Slot> {
@@ -237,7 +289,7 @@ impl<'a, D: Replica> View<'a, D> {
         Json::from(totals.iter().fold(start, grown))
     }
 
-    fn first_count(&self, slot: &Slot) -> Option<i64> {
+    pub(super) fn first_count(&self, slot: &Slot) -> Option<i64> {
         let ObjId::Id(counter, _, _) = &slot.operation else { return None };
         let hash = self.doc.change_of(&slot.operation)?;
         let change = self.doc.get_change_by_hash(&hash)?;
@@ -247,13 +299,26 @@ impl<'a, D: Replica> View<'a, D> {
     }
 }
 
-/// Returns the maps that show as one, the winner first.
-pub(super) fn merged_maps(slots: &[Slot], winner: &Slot) -> Vec<ObjId> {
-    let others = slots
-        .iter()
-        .filter(|slot| slot.value.is_map() && slot.operation != winner.operation)
-        .map(|slot| slot.operation.clone());
-    std::iter::once(winner.operation.clone()).chain(others).collect()
+/// Returns the maps that show as one. The first is the one that other Automerge readers see.
+pub(super) fn merged_maps(slots: &[Slot]) -> Vec<ObjId> {
+    let mut maps: Vec<&ObjId> =
+        slots.iter().filter(|slot| slot.value.is_map()).map(|slot| &slot.operation).collect();
+    maps.sort_by(|one, other| operation_order(other).cmp(&operation_order(one)));
+    maps.into_iter().cloned().collect()
+}
+
+/// Returns the JSON of a value that was read out of a document.
+pub(super) fn hydrated_json(content: &hydrate::Value) -> Json {
+    match content {
+        hydrate::Value::Scalar(scalar) => scalar_json(scalar),
+        hydrate::Value::Map(map) => {
+            map.iter().map(|(key, member)| (key.clone(), hydrated_json(&member.value))).collect()
+        }
+        hydrate::Value::List(list) => {
+            list.iter().map(|element| hydrated_json(&element.value)).collect()
+        }
+        hydrate::Value::Text(text) => Json::String(String::from(text)),
+    }
 }
 
 /// Returns the value of a counter.

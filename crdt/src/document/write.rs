@@ -297,7 +297,7 @@ impl Writer<'_> {
             let slots = view.slots(&holders, &prop);
             let winner = view.winner(&slots, above).ok_or_else(|| missing(&here()))?;
             (holders, list) = match &winner.value {
-                Held::Object(ObjType::Map | ObjType::Table) => (merged_maps(&slots, winner), false),
+                Held::Object(ObjType::Map | ObjType::Table) => (merged_maps(&slots), false),
                 Held::Object(ObjType::List) => (vec![winner.operation.clone()], true),
                 Held::Object(ObjType::Text) | Held::Scalar(_) => {
                     return Err(EditError::Unfit(format!(

@@ -106,6 +106,7 @@ fn resolved_conflict_tells_who_settled_it() {
         origin: Origin::from_bytes([1; 16]),
         at: Timestamp(1_700_000_000_000_002),
         change: ChangeHash([4; 32]),
+        value: None,
         note: Some("as agreed".into()),
     });
     let told = told(&resolved);

@@ -179,12 +179,14 @@ fn row_bytes() -> Result<Bytes, Failure> {
         at: Timestamp(NOW),
         by: Some(writer(2)),
     });
-    let applied = one.apply(&admitted.into_iter().collect::<Vec<_>>()).map_err(broken)?;
+    let applied =
+        one.apply(&admitted.into_iter().collect::<Vec<_>>(), &policies).map_err(broken)?;
     let mut ledger = Ledger::default();
-    ledger.absorb(&one, id, &applied.collisions);
+    ledger.absorb(&one, id, &policies, &applied.collisions);
     ledger.decide(&one, id, &policies);
     let row = ledger.unsaved().into_iter().find_map(|(_, row)| row);
-    row.map(Bytes::from).ok_or_else(|| Failure::General("no conflict came about".to_owned()))
+    row.map(|(row, _)| Bytes::from(row))
+        .ok_or_else(|| Failure::General("no conflict came about".to_owned()))
 }
 
 fn parsed<T: std::str::FromStr>(text: &str) -> Result<T, Failure>

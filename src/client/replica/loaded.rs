@@ -78,7 +78,7 @@ impl Loaded {
         let unsynced = reading.all(UNSYNCED, key)?;
         let last = tail.iter().chain(&unsynced).filter_map(|(key, _)| number_of(key)).max();
         let changes = tail.iter().chain(&unsynced).map(|(_, change)| admitted(change.clone()));
-        let applied = document.apply(&changes.collect::<Vec<_>>());
+        let applied = document.apply(&changes.collect::<Vec<_>>(), policies);
         if !applied.map_err(|_| damaged(TAILS.name()))?.waiting.is_empty() {
             return Err(damaged(TAILS.name()));
         }
@@ -143,7 +143,7 @@ impl Loaded {
         policies: &Policies,
     ) -> Result<Absorbed, ApplyError> {
         let batch: Vec<_> = changes.iter().cloned().map(admitted).collect();
-        let applied = self.document.apply(&batch)?;
+        let applied = self.document.apply(&batch, policies)?;
         if !applied.waiting.is_empty() {
             let reason = "the node sent changes without those that they depend on";
             return Err(ApplyError::Unfit(reason.to_owned()));
@@ -151,7 +151,7 @@ impl Loaded {
         let new: Vec<_> = applied.new.iter().filter_map(|at| changes.get(*at).cloned()).collect();
         let summaries = new.iter().map(inspect).collect::<Result<Vec<_>, _>>()?;
         let last = changes.last().map(inspect).transpose()?;
-        self.ledger.absorb(&self.document, self.id, &applied.collisions);
+        self.ledger.absorb(&self.document, self.id, policies, &applied.collisions);
         self.note_known(last.map(|last| last.hash));
         self.stored(new.len());
         self.show(policies);
@@ -185,7 +185,8 @@ impl Loaded {
 
     /// The rows of the ledger to store, or to remove.
     pub(super) fn unsaved(&mut self) -> Vec<(ConflictId, Option<Vec<u8>>)> {
-        self.ledger.unsaved()
+        let unsaved = self.ledger.unsaved().into_iter();
+        unsaved.map(|(id, row)| (id, row.map(|(row, _)| row))).collect()
     }
 
     /// The conflicts of some rows.

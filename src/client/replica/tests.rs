@@ -206,7 +206,7 @@ fn a_rolled_back_replica_takes_a_new_id() {
     let mut there = Document::new();
     let admitted =
         |change| anabranch_crdt::document::Admitted { change, at: Timestamp::MAX, by: None };
-    there.apply(&[admitted(pushes[0].change.clone())]).unwrap();
+    there.apply(&[admitted(pushes[0].change.clone())], &Policies::default()).unwrap();
     let author = Author {
         origin: writer,
         at: Timestamp(9),

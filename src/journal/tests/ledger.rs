@@ -251,13 +251,13 @@ fn collided(id: DocumentId) -> (ConflictId, Vec<u8>) {
     one.edit(&set(1), &at(1, NOW), &policies).unwrap();
     let change = other.edit(&set(2), &at(2, NOW + 9), &policies).unwrap().unwrap();
     let admitted = Admitted { change: change.bytes, at: Timestamp(NOW + 9), by: Some(origin(2)) };
-    let applied = one.apply(&[admitted]).unwrap();
+    let applied = one.apply(&[admitted], &policies).unwrap();
     let collisions: &Collisions = &applied.collisions;
     let mut ledger = Ledger::default();
-    ledger.absorb(&one, id, collisions);
+    ledger.absorb(&one, id, &policies, collisions);
     ledger.decide(&one, id, &policies);
     let (conflict, row) = ledger.unsaved().pop().unwrap();
-    (conflict, row.unwrap())
+    (conflict, row.unwrap().0)
 }
 
 /// A journal of the release before rows had summaries.

@@ -1,17 +1,16 @@
 //! Ledger rows on disk: JSON with a format number, independent of the types in memory.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Member, Register, Row, Step, What};
-use crate::conflict::{Candidate, Conflict, ConflictKind, ConflictState, Settlement};
+use crate::conflict::{Candidate, Conflict, ConflictId, Settlement};
 use crate::edit::Path;
-use crate::ids::{ChangeHash, DocumentId, Origin, Timestamp};
+use crate::ids::{AuthorName, ChangeHash, DocumentId, Origin, Timestamp};
 use crate::message::Act;
-use crate::policy::PolicyVersion;
 
 /// A stored row of the ledger that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +32,8 @@ pub(super) fn encode(row: &Row) -> Vec<u8> {
         format: FORMAT,
         register: row.register.0.iter().map(store_step).collect(),
         members: row.members.iter().map(|((c, o), m)| store_member(*c, o, m)).collect(),
-        settled: row.settled.as_ref().map(store_settlement),
-        conflict: row.conflict.as_ref().map(store_conflict),
+        acts: row.acts.values().map(store_act).collect(),
+        conflict: row.conflict.as_ref().map(|conflict| store_conflict(row, conflict)),
     };
     serde_json::to_vec(&stored).expect("a row has only string keys and finite numbers")
 }
@@ -45,14 +44,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Row, StoredConflictError> {
     if stored.format != FORMAT {
         return Err(StoredConflictError(format!("format {} is not known", stored.format)));
     }
-    let members: Result<BTreeMap<_, _>, _> = stored.members.iter().map(load_member).collect();
+    let members: Result<Vec<_>, _> = stored.members.into_iter().map(load_member).collect();
     let members = members?;
-    let conflict = stored.conflict.map(|c| load_conflict(c, stored.settled.as_ref()));
+    let acts: Result<Vec<_>, _> = stored.acts.into_iter().map(load_act).collect();
+    let acts = acts?;
+    let conflict = stored.conflict.map(|c| load_conflict(c, &members, &acts)).transpose()?;
     Ok(Row {
         register: Register(stored.register.into_iter().map(load_step).collect()),
-        members,
-        settled: stored.settled.as_ref().map(load_settlement).transpose()?,
-        conflict: conflict.transpose()?,
+        members: members.into_iter().collect(),
+        acts: acts.into_iter().map(|act| (act.change, act)).collect(),
+        conflict,
+        grown: false,
+        stirred: false,
+        near: false,
+        news: BTreeSet::new(),
         changed: false,
     })
 }
@@ -62,7 +67,8 @@ struct StoredRow {
     format: u8,
     register: Vec<StoredStep>,
     members: Vec<StoredMember>,
-    settled: Option<StoredSettlement>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    acts: Vec<StoredAct>,
     conflict: Option<StoredConflict>,
 }
 
@@ -78,43 +84,49 @@ struct StoredMember {
     counter: u64,
     operation: String,
     writer: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leader: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    author: Option<String>,
     at: u64,
     change: String,
     what: String,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     value: Option<Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     replaced: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct StoredSettlement {
+struct StoredAct {
+    act: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    conflict: Option<String>,
     origin: Uuid,
+    leader: Uuid,
+    author: Option<String>,
     at: u64,
     change: String,
     note: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    value: Option<Value>,
 }
 
+/// What was decided. Candidates are members, by their place among them.
 #[derive(Serialize, Deserialize)]
 struct StoredConflict {
     id: String,
     document: Uuid,
     path: Vec<String>,
     kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    base: Option<Value>,
     policy: String,
-    candidates: Vec<StoredCandidate>,
+    version: String,
+    candidates: Vec<usize>,
     winner: Option<usize>,
     state: String,
-    settled: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct StoredCandidate {
-    id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
-    value: Option<Value>,
-    origin: Uuid,
-    at: u64,
-    change: String,
+    settled: Option<StoredAct>,
 }
 
 /// Tells a stored `null` from a value that is not there.
@@ -141,143 +153,134 @@ fn store_member(counter: u64, operation: &str, member: &Member) -> StoredMember 
         counter,
         operation: operation.to_owned(),
         writer: member.writer.0,
+        leader: (member.leader != member.writer).then_some(member.leader.0),
+        author: member.author.as_ref().map(ToString::to_string),
         at: member.at.0,
         change: member.change.to_string(),
-        what: word(&WHATS, member.what).to_owned(),
+        what: word(member.what).to_owned(),
         value: member.value.clone(),
         replaced: member.replaced.clone(),
     }
 }
 
-fn load_member(stored: &StoredMember) -> Result<((u64, String), Member), StoredConflictError> {
+type Known = ((u64, String), Member);
+
+fn load_member(stored: StoredMember) -> Result<Known, StoredConflictError> {
+    let what = WHATS.iter().find(|(word, _)| *word == stored.what).map(|(_, what)| *what);
     let member = Member {
         writer: Origin(stored.writer),
+        leader: Origin(stored.leader.unwrap_or(stored.writer)),
+        author: load_author(stored.author)?,
         at: Timestamp(stored.at),
         change: load_hash(&stored.change)?,
-        what: meaning(&WHATS, &stored.what, "member")?,
-        value: stored.value.clone(),
-        replaced: stored.replaced.clone(),
+        what: what.ok_or_else(|| StoredConflictError::field("member"))?,
+        value: stored.value,
+        replaced: stored.replaced,
     };
-    Ok(((stored.counter, stored.operation.clone()), member))
+    Ok(((stored.counter, stored.operation), member))
 }
 
-fn store_settlement(settlement: &Settlement) -> StoredSettlement {
-    StoredSettlement {
-        origin: settlement.origin.0,
-        at: settlement.at.0,
-        change: settlement.change.to_string(),
-        note: settlement.note.clone(),
+fn store_act(act: &Settlement) -> StoredAct {
+    StoredAct {
+        act: act.act.to_string(),
+        conflict: act.act.conflict().map(|id| id.to_string()),
+        origin: act.origin.0,
+        leader: act.leader.0,
+        author: act.author.as_ref().map(ToString::to_string),
+        at: act.at.0,
+        change: act.change.to_string(),
+        note: act.note.clone(),
+        value: act.value.clone(),
     }
 }
 
-fn load_settlement(stored: &StoredSettlement) -> Result<Settlement, StoredConflictError> {
+fn load_act(stored: StoredAct) -> Result<Settlement, StoredConflictError> {
+    let damaged = || StoredConflictError::field("act");
+    let conflict = stored.conflict.as_deref().map(str::parse::<ConflictId>).transpose();
+    let conflict = conflict.map_err(|_| damaged())?;
     Ok(Settlement {
-        act: Act::Write,
-        leader: Origin(stored.origin),
-        author: None,
+        act: Act::named(&stored.act, conflict).ok_or_else(damaged)?,
         origin: Origin(stored.origin),
+        leader: Origin(stored.leader),
+        author: load_author(stored.author)?,
         at: Timestamp(stored.at),
         change: load_hash(&stored.change)?,
-        note: stored.note.clone(),
+        note: stored.note,
+        value: stored.value,
     })
 }
 
-fn store_conflict(conflict: &Conflict) -> StoredConflict {
+fn store_conflict(row: &Row, conflict: &Conflict) -> StoredConflict {
+    let place = |candidate: &Candidate| {
+        row.members.keys().position(|(_, operation)| *operation == candidate.id)
+    };
     StoredConflict {
         id: conflict.id.to_string(),
         document: conflict.document.0,
         path: conflict.path.tokens().to_vec(),
         kind: conflict.kind.to_string(),
+        base: conflict.base.clone(),
         policy: conflict.policy.to_string(),
-        candidates: conflict.candidates.iter().map(store_candidate).collect(),
+        version: conflict.version.to_string(),
+        candidates: conflict.candidates.iter().filter_map(place).collect(),
         winner: conflict.winner,
         state: conflict.state.to_string(),
-        settled: conflict.settled.is_some(),
+        settled: conflict.settled.as_ref().map(store_act),
     }
 }
 
 fn load_conflict(
     stored: StoredConflict,
-    settled: Option<&StoredSettlement>,
+    members: &[Known],
+    acts: &[Settlement],
 ) -> Result<Conflict, StoredConflictError> {
-    let candidates: Result<Vec<_>, _> = stored.candidates.iter().map(load_candidate).collect();
+    let candidates: Option<Vec<Candidate>> =
+        stored.candidates.iter().map(|place| members.get(*place).map(candidate)).collect();
+    let mut acts = acts.to_vec();
+    acts.sort_by_key(|act| (act.at, act.change));
     Ok(Conflict {
-        base: None,
-        version: PolicyVersion::default(),
-        acts: Vec::new(),
         id: stored.id.parse().map_err(|_| StoredConflictError::field("id"))?,
         document: DocumentId(stored.document),
         path: Path::from(stored.path),
-        kind: meaning(&KINDS, &stored.kind, "kind")?,
+        kind: stored.kind.parse().map_err(|_| StoredConflictError::field("kind"))?,
+        base: stored.base,
         policy: stored.policy.parse().map_err(|_| StoredConflictError::field("policy"))?,
-        candidates: candidates?,
+        version: stored.version.parse().map_err(|_| StoredConflictError::field("version"))?,
+        candidates: candidates.ok_or_else(|| StoredConflictError::field("candidates"))?,
         winner: stored.winner,
-        state: meaning(&STATES, &stored.state, "state")?,
-        settled: settled.filter(|_| stored.settled).map(load_settlement).transpose()?,
+        state: stored.state.parse().map_err(|_| StoredConflictError::field("state"))?,
+        settled: stored.settled.map(load_act).transpose()?,
+        acts,
     })
 }
 
-fn store_candidate(candidate: &Candidate) -> StoredCandidate {
-    StoredCandidate {
-        id: candidate.id.clone(),
-        value: candidate.value.clone(),
-        origin: candidate.origin.0,
-        at: candidate.at.0,
-        change: candidate.change.to_string(),
-    }
+fn candidate(((_, operation), member): &Known) -> Candidate {
+    super::decide::candidate(operation, member)
 }
 
-fn load_candidate(stored: &StoredCandidate) -> Result<Candidate, StoredConflictError> {
-    Ok(Candidate {
-        leader: Origin(stored.origin),
-        author: None,
-        id: stored.id.clone(),
-        value: stored.value.clone(),
-        origin: Origin(stored.origin),
-        at: Timestamp(stored.at),
-        change: load_hash(&stored.change)?,
-    })
+fn load_author(stored: Option<String>) -> Result<Option<AuthorName>, StoredConflictError> {
+    let parsed = stored.as_deref().map(str::parse).transpose();
+    parsed.map_err(|_| StoredConflictError::field("author"))
 }
 
 fn load_hash(text: &str) -> Result<ChangeHash, StoredConflictError> {
     text.parse().map_err(|_| StoredConflictError::field("change hash"))
 }
 
-fn word<T: PartialEq>(words: &[(&'static str, T)], meaning: T) -> &'static str {
-    words.iter().find(|(_, known)| *known == meaning).map_or("", |(word, _)| word)
+fn word(what: What) -> &'static str {
+    WHATS.iter().find(|(_, known)| *known == what).map_or("", |(word, _)| word)
 }
 
-fn meaning<T: Copy>(
-    words: &[(&'static str, T)],
-    word: &str,
-    field: &str,
-) -> Result<T, StoredConflictError> {
-    let found = words.iter().find(|(known, _)| *known == word).map(|(_, meaning)| *meaning);
-    found.ok_or_else(|| StoredConflictError::field(field))
-}
+const FORMAT: u8 = 2;
 
-const FORMAT: u8 = 1;
-
-const WHATS: [(&str, What); 8] = [
+const WHATS: [(&str, What); 9] = [
     ("scalar", What::Scalar),
     ("counter", What::Counter),
     ("map", What::Map),
     ("list", What::List),
     ("text", What::Text),
     ("increment", What::Increment),
+    ("edited", What::Edited),
     ("deleted", What::Deleted),
     ("removed", What::Removed),
-];
-
-const KINDS: [(&str, ConflictKind); 4] = [
-    ("value", ConflictKind::Value),
-    ("delete", ConflictKind::Delete),
-    ("container", ConflictKind::Container),
-    ("type", ConflictKind::Type),
-];
-
-const STATES: [(&str, ConflictState); 3] = [
-    ("open", ConflictState::Open),
-    ("auto-resolved", ConflictState::AutoResolved),
-    ("resolved", ConflictState::Resolved),
 ];

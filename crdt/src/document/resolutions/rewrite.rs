@@ -1,0 +1,189 @@
+//! Containers that count as one value, and documents that were deleted here and edited there.
+//!
+//! Automerge merges the parts of a container, and keeps of a deleted document only the fields that
+//! were edited. Where a policy takes the whole as one value, the whole is written as the winner
+//! saw it.
+
+use std::collections::BTreeSet;
+
+use automerge::legacy::OpType;
+use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
+
+use super::super::ledger::What;
+use super::super::register::{Register, Step, object_name, operation, value_at};
+use super::super::standin::knows;
+use super::super::view::{Slot, hydrated_json};
+use super::{Candidate, Case, Content, Draft, Holder, later_write};
+use crate::message::POLICY_DELETE;
+
+/// The change that leaves the winner's whole.
+pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
+    // Edits that came later are not the policy's to undo, and they stir no row.
+    if !case.row.stirred {
+        return None;
+    }
+    match (case.row.register.0.is_empty(), case.conflict.winning()) {
+        (true, Some(winner)) => document(case, winner),
+        (false, Some(winner)) if case.conflict.policy.chooses() => container(case, winner),
+        (_, _) => None,
+    }
+}
+
+/// The content of a candidate, in the types that it had.
+pub(super) fn content(case: &Case<'_>, winner: &Candidate) -> Option<Content> {
+    let doc = &case.document.doc;
+    let change = ChangeHash(winner.change.0);
+    let value = match case.member(winner)? {
+        What::Deleted | What::Removed => return None,
+        What::Scalar => match operation(doc, &winner.id)?.action {
+            OpType::Put(scalar) => hydrate::Value::Scalar(scalar),
+            _ => return None,
+        },
+        // What was edited inside the object since is a part of it.
+        What::Map | What::List | What::Text => {
+            let object = doc.import_obj(&winner.id).ok()?;
+            ReadDoc::hydrate(doc, object, None).ok()?
+        }
+        What::Counter | What::Edited => value_at(doc, &case.row.register, &[change])?,
+        What::Increment => {
+            let all = |(_, member): &(&(u64, String), &super::super::ledger::Member)| {
+                member.what == What::Increment
+            };
+            let heads: BTreeSet<ChangeHash> = case
+                .row
+                .members
+                .iter()
+                .filter(all)
+                .map(|(_, member)| ChangeHash(member.change.0))
+                .collect();
+            let heads: Vec<_> = heads.into_iter().collect();
+            let counted = value_at(doc, &case.row.register, &heads)?;
+            let number = hydrated_json(&counted).as_i64()?;
+            hydrate::Value::Scalar(ScalarValue::counter(number))
+        }
+    };
+    Some(Content::Value(value))
+}
+
+fn container<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
+    let doc = &case.document.doc;
+    let slots = &case.standing.slots;
+    let mut draft = case.new_draft(winner.at);
+    case.row.changes().into_iter().for_each(|change| draft.follows(change));
+    if winner.value.is_none() {
+        case.delete(&mut draft, &slots.iter().collect::<Vec<&Slot>>())?;
+        return (!slots.is_empty() && later_write(case.row, case.document).is_none())
+            .then_some(draft);
+    }
+    let shown = value_at(doc, &case.row.register, &doc.get_heads());
+    let same = shown.map(|shown| hydrated_json(&shown)) == winner.value && slots.len() == 1;
+    if same || later_write(case.row, case.document).is_some() {
+        return None;
+    }
+    let (holder, prop) = (case.standing.holders.first()?, case.standing.prop.as_ref()?);
+    let content = content(case, winner)?;
+    let (here, elsewhere): (Vec<&Slot>, Vec<&Slot>) =
+        slots.iter().partition(|slot| slot.holder == *holder);
+    let here: Vec<ObjId> = here.into_iter().map(|slot| slot.operation.clone()).collect();
+    let key = draft.key(holder, prop)?;
+    draft.put(Holder::Object(holder.clone()), key, &here, content, &winner.id);
+    case.delete(&mut draft, &elsewhere)?;
+    Some(draft)
+}
+
+fn document<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
+    if superseded(case) {
+        return None;
+    }
+    let doc = &case.document.doc;
+    let mut draft = case.new_draft(winner.at);
+    case.row.changes().into_iter().for_each(|change| draft.follows(change));
+    if winner.value.is_none() {
+        let mut keys: Vec<String> = doc.keys(ROOT).collect();
+        keys.sort();
+        let deleted = ChangeHash(winner.change.0);
+        for key in keys {
+            remove(case, &mut draft, &key, Some(&deleted))?;
+        }
+        draft.note(POLICY_DELETE);
+        return (!draft.is_empty()).then_some(draft);
+    }
+    let chooses = case.conflict.policy.chooses();
+    let whole = case.row.members.values().all(|member| member.what == What::Edited);
+    let heads: Vec<ChangeHash> = if chooses && whole {
+        vec![ChangeHash(winner.change.0)]
+    } else {
+        let edits = case.row.members.values().filter(|member| member.what == What::Edited);
+        let heads: BTreeSet<_> = edits.map(|member| ChangeHash(member.change.0)).collect();
+        heads.into_iter().collect()
+    };
+    restore(case, &mut draft, &heads)?;
+    if chooses && whole {
+        let kept: BTreeSet<String> = doc.keys_at(ROOT, &heads).collect();
+        let mut gone: Vec<String> = doc.keys(ROOT).filter(|key| !kept.contains(key)).collect();
+        gone.sort();
+        for key in gone {
+            remove(case, &mut draft, &key, None)?;
+        }
+    }
+    (!draft.is_empty()).then_some(draft)
+}
+
+/// Writes every field of the document as it was at `heads`, where it is not.
+fn restore(case: &Case<'_>, draft: &mut Draft<'_>, heads: &[ChangeHash]) -> Option<()> {
+    let doc = &case.document.doc;
+    let mut keys: Vec<String> = doc.keys_at(ROOT, heads).collect();
+    keys.sort();
+    for key in keys {
+        let prop = Prop::Map(key.clone());
+        let register = Register(vec![Step::Key(key)]);
+        let wanted = value_at(doc, &register, heads)?;
+        let shown = value_at(doc, &register, &doc.get_heads());
+        if shown.map(|shown| hydrated_json(&shown)) == Some(hydrated_json(&wanted)) {
+            continue;
+        }
+        let (_, source) = doc.get_at(ROOT, prop.clone(), heads).ok()??;
+        let there = case.view.slots(&[ROOT], &prop);
+        let there: Vec<ObjId> = there.into_iter().map(|slot| slot.operation).collect();
+        let key = draft.key(&ROOT, &prop)?;
+        let content = Content::Value(wanted);
+        draft.put(Holder::Object(ROOT), key, &there, content, &object_name(&source));
+    }
+    Some(())
+}
+
+/// Deletes a field of the document, but not what was written after the delete that won.
+fn remove(
+    case: &Case<'_>,
+    draft: &mut Draft<'_>,
+    key: &str,
+    deleted: Option<&ChangeHash>,
+) -> Option<()> {
+    let doc = &case.document.doc;
+    let after = |slot: &Slot| {
+        let change = case.view.change_of(&slot.operation);
+        deleted.is_some_and(|deleted| change.is_some_and(|change| knows(doc, &change, deleted)))
+    };
+    let prop = Prop::Map(key.to_owned());
+    let there = case.view.slots(&[ROOT], &prop);
+    let there = there.into_iter().filter(|slot| !after(slot));
+    let there: Vec<ObjId> = there.map(|slot| slot.operation).collect();
+    if !there.is_empty() {
+        let key = draft.key(&ROOT, &prop)?;
+        draft.delete(ROOT, key, &there);
+    }
+    Some(())
+}
+
+/// Tells whether anything was written since that knew every side.
+fn superseded(case: &Case<'_>) -> bool {
+    let doc = &case.document.doc;
+    let sides = case.row.changes();
+    let heads: Vec<_> = sides.iter().copied().collect();
+    doc.get_changes_meta(&heads).iter().any(|meta| {
+        let message = crate::message::Message::read(meta.message.as_deref());
+        message.act != crate::message::Act::Policy
+            && !sides.contains(&meta.hash)
+            && sides.iter().all(|side| knows(doc, &meta.hash, side))
+    })
+}
