@@ -54,6 +54,7 @@ pub(crate) use listing::named as read_conflict;
 pub use redecide::{Redecided, Redecider};
 pub use retention::{RETENTION_PERIOD, Retention};
 pub use settings::Collections;
+pub(crate) use settings::check_writable;
 pub use simulate::{MAX_FLIPS, NamedFlip, Simulation};
 pub(crate) use write::{check_size, check_value, edit_error};
 

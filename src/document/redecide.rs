@@ -163,8 +163,10 @@ struct Record {
 
 impl Record {
     fn read(bytes: &[u8]) -> Self {
-        // It is a cache: what cannot be read is found out by deciding everything again.
-        let stored: Stored = serde_json::from_slice(bytes).unwrap_or_default();
+        let Ok(stored) = serde_json::from_slice::<Stored>(bytes) else {
+            // It is a cache: what cannot be read is found out by deciding everything again.
+            return Self { due: Some(Reach::Whole), ..Self::default() };
+        };
         let reached = stored
             .reached
             .and_then(|(version, key)| Some((version.parse().ok()?, key.parse().ok()?)));
@@ -190,7 +192,7 @@ impl Record {
 }
 
 /// A [`Record`] on disk.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     decided_by: Value,
     due: Option<Reach>,
@@ -416,3 +418,38 @@ const PAGE: usize = 256;
 
 /// How long a pass that failed, for instance because the disk is full, waits for the next try.
 const RETRY: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn records_are_read_as_they_are_written() {
+        let decided_by = Policies::read(&json!({
+            "policy": "region-priority", "regions": ["eu", "us"],
+            "paths": {"/a": {"policy": "lww", "whole": true}},
+        }));
+        let decided_by = decided_by.unwrap();
+        let reached = Some((decided_by.version(), "a/b \"c\"".parse().unwrap()));
+        for due in [None, Some(Reach::Rows), Some(Reach::Whole)] {
+            let record = Record { decided_by: decided_by.clone(), due, reached: reached.clone() };
+            assert_eq!(Record::read(&record.to_bytes()), record);
+        }
+        assert_eq!(Record::read(&Record::default().to_bytes()), Record::default());
+        for damaged in ["", "{}", "[1]"] {
+            assert_eq!(Record::read(damaged.as_bytes()).due, Some(Reach::Whole), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn other_wholes_ask_for_more_than_other_policies() {
+        let policies = |settings| Policies::read(&settings).unwrap();
+        let record = Record { decided_by: policies(json!({"policy": "lww"})), ..Record::default() };
+        assert_eq!(record.differs_from(&policies(json!({"policy": "lww"}))), None);
+        assert_eq!(record.differs_from(&Policies::default()), Some(Reach::Rows));
+        let whole = policies(json!({"paths": {"/a": {"policy": "lww", "whole": true}}}));
+        assert_eq!(record.differs_from(&whole), Some(Reach::Whole));
+    }
+}

@@ -186,7 +186,7 @@ pub(super) fn document_of(collection: &CollectionName) -> Result<DocumentName, E
 }
 
 /// Refuses the reserved collection.
-pub(super) fn check_writable(collection: &CollectionName) -> Result<(), Error> {
+pub(crate) fn check_writable(collection: &CollectionName) -> Result<(), Error> {
     if !collection.is_reserved() {
         return Ok(());
     }

@@ -108,6 +108,13 @@ fn every_mistake_is_named_by_line_and_cure() {
         (plus("[limits]\ndocument = \"16MiB\"\n"), "16:12", "than 'body' (8MiB)", "raise 'body'"),
         (plus("[limits]\nbody = \"128MiB\"\n"), "16:8", "than 'in_flight'", "lower 'body'"),
         (plus("limits = 3\n"), "15:1", "unknown key 'limits' in [[region]]", "known here"),
+    ];
+    check_mistakes(cases);
+}
+
+#[test]
+fn every_mistake_in_a_collection_is_named_too() {
+    check_mistakes(&[
         (plus("[collection.c]\npolicy = \"lw\"\n"), "16:10", "policy 'lw'", "did you mean 'lww'"),
         (plus("[collection.c]\npolicy = \"newest\"\n"), "16:10", "policy 'newest'", "auto, lww"),
         (plus("[collection.c]\npaths = 1\n"), "16:9", "must be a section", "[collection.c.paths]"),
@@ -137,7 +144,11 @@ fn every_mistake_is_named_by_line_and_cure() {
         (plus("[collection.c]\npolicy = \"region-priority\"\n"), "15:1", "needs 'regions'", "add"),
         (plus("[collection._collections]\n"), "15:13", "is reserved", "rename"),
         (plus("[collection.\"ä\"]\n"), "15:13", "bad collection name", "rename"),
-    ];
+    ]);
+}
+
+/// Checks where each text is wrong, what is said about it, and which cure is named.
+fn check_mistakes(cases: &[(String, &str, &str, &str)]) {
     for (text, place, message, cure) in cases {
         let error = parse(text).expect_err(message).to_string();
         assert!(
