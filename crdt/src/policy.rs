@@ -147,6 +147,15 @@ pub struct PathRule {
     pub extent: Extent,
 }
 
+/// A container that is policed as one value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// How many tokens of a path lead to it.
+    pub depth: usize,
+    /// How it resolves.
+    pub policy: Policy,
+}
+
 /// Names settings by their content: equal settings have equal versions in every region.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PolicyVersion(u64);
@@ -254,15 +263,15 @@ impl Policies {
         self.rule(path.tokens()).map_or(self.default, |rule| rule.policy)
     }
 
-    /// Returns how many tokens of `path` lead to the outermost container around it, or at it, that
-    /// is policed as one value.
+    /// Returns the outermost container around `path`, or at it, that is policed as one value.
     #[must_use]
-    pub fn whole(&self, path: &[String]) -> Option<usize> {
+    pub fn whole(&self, path: &[String]) -> Option<Whole> {
         let depth = |rule: &PathRule| rule.pattern.0.len();
-        let mut wholes: Vec<&PathRule> =
-            self.rules.iter().filter(|rule| rule.extent == Extent::Whole).collect();
-        wholes.sort_by_key(|rule| depth(rule));
-        wholes.into_iter().find(|rule| rule.pattern.covers_tokens(path)).map(depth)
+        let wholes = self.rules.iter().filter(|rule| rule.extent == Extent::Whole);
+        let covering = wholes.filter(|rule| rule.pattern.covers_tokens(path));
+        let depth = covering.map(depth).min()?;
+        let policy = self.rule(path.get(..depth)?).map_or(self.default, |rule| rule.policy);
+        Some(Whole { depth, policy })
     }
 
     /// Tells whether any container is policed as one value.
@@ -271,12 +280,13 @@ impl Policies {
         self.rules.iter().any(|rule| rule.extent == Extent::Whole)
     }
 
-    /// Tells whether two settings take the same containers as one value.
+    /// Tells whether two settings take the same containers as one value, and choose one of them
+    /// or leave that to somebody alike.
     #[must_use]
     pub fn same_wholes(&self, other: &Self) -> bool {
-        let wholes = |policies: &Self| -> Vec<PathPattern> {
+        let wholes = |policies: &Self| -> Vec<(PathPattern, bool)> {
             let whole = policies.rules.iter().filter(|rule| rule.extent == Extent::Whole);
-            whole.map(|rule| rule.pattern.clone()).collect()
+            whole.map(|rule| (rule.pattern.clone(), rule.policy.chooses())).collect()
         };
         wholes(self) == wholes(other)
     }

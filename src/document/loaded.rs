@@ -95,10 +95,8 @@ impl Loaded {
             quarantined: BTreeSet::new(),
             unsaved_changes: stored.tail.len(),
         };
-        loaded
-            .document
-            .apply(&admitted(&stored.tail), policies)
-            .map_err(|error| damaged(id, error))?;
+        let tail = admitted(&stored.tail);
+        loaded.document.apply(&tail, policies).map_err(|error| damaged(id, error))?;
         loaded.value = loaded.document.value(policies);
         Ok(loaded)
     }
@@ -223,11 +221,10 @@ impl Loaded {
 
     /// Has the rows of the ledger stored that changed.
     fn record(&mut self, outcome: &mut Outcome) {
-        let unsaved = self.ledger.unsaved();
-        for (id, row) in unsaved {
+        for (id, row) in self.ledger.unsaved() {
             let row = row.map(|(bytes, conflict)| LedgerRow {
                 summary: ConflictSummary::of(&conflict, self.name.clone()),
-                bytes: bytes.into(),
+                bytes: Bytes::from(bytes),
             });
             outcome.rows.push(Row::Conflict(self.id, id, row));
         }

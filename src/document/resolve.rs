@@ -42,13 +42,11 @@ pub(super) fn resolve(
         // hear of the decision, and they hear by changes.
         let author = scene.author(message);
         let change = loaded.document.mark(&author);
+        let made = Collisions::made(&loaded.document, change.hash);
         let draft = loaded.draft(change, author.at);
         outcome.drafts.push(draft);
+        write::conclude(loaded, scene, &made, &mut outcome)?;
     }
-    let change = loaded.document.heads().first().copied();
-    let settled =
-        change.map(|change| Collisions::made(&loaded.document, change)).unwrap_or_default();
-    write::conclude(loaded, scene, &settled, &mut outcome)?;
     let conflict = find(loaded, id)?.clone();
     let resolved = Resolved { name: loaded.name.clone(), conflict, document: loaded.shown() };
     Ok((resolved, outcome))

@@ -43,11 +43,12 @@ impl Fixture {
         let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
         let collections = Collections::new([("latest".parse().unwrap(), lww)]);
         let heard = collections.clone();
+        let leader: RegionName = region.parse().unwrap();
         let options = JournalOptions {
             cluster: ClusterId(Uuid::nil()),
             region: region.parse().unwrap(),
             cache_bytes: 1 << 20,
-            new_origin: Box::new(|| Origin(Uuid::new_v4())),
+            new_origin: Box::new(move || Origin::of_region(&leader, *Uuid::new_v4().as_bytes())),
             publish: Box::new(move |batch| {
                 heard.committed(batch);
                 doorbell.committed(batch);

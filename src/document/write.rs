@@ -72,8 +72,8 @@ pub(super) fn apply(
     let changed = loaded.document.edit(edits, &author, scene.policies).map_err(edit_error)?;
     let Some(change) = changed else { return Ok(Outcome::default()) };
     check_change(change.bytes.len(), scene.limits)?;
-    let mut outcome = Outcome::default();
     let made = Collisions::made(&loaded.document, change.hash);
+    let mut outcome = Outcome::default();
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
     conclude(loaded, scene, &made, &mut outcome)?;
@@ -97,8 +97,8 @@ pub(super) fn conclude(
 fn delete(loaded: &mut Loaded, scene: Scene<'_>, message: Message) -> Result<Outcome, Error> {
     let author = scene.author(message);
     let change = loaded.document.delete(&author).ok_or_else(not_found)?;
-    let mut outcome = Outcome::default();
     let made = Collisions::made(&loaded.document, change.hash);
+    let mut outcome = Outcome::default();
     let draft = loaded.draft(change, author.at);
     outcome.drafts.push(draft);
     conclude(loaded, scene, &made, &mut outcome)?;

@@ -184,7 +184,10 @@ fn convert(database: &Database) -> Result<(), OpenError> {
     };
     let converted = guarded(|| transact(database, write)).map_err(OpenError::Storage)?;
     let legacy::Converted { rows, unreadable } = converted.map_err(failed)?;
-    tracing::info!(rows, unreadable, "the ledger was converted to format {FORMAT_VERSION}");
+    tracing::info!(rows, "the ledger was converted to format {FORMAT_VERSION}");
+    if unreadable > 0 {
+        tracing::warn!(unreadable, "rows of the ledger could not be read, and are gone from it");
+    }
     Ok(())
 }
 

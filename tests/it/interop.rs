@@ -41,6 +41,9 @@ impl Leader {
             message: anabranch_crdt::message::Message::default(),
         };
         let change = self.document.edit(edits, &author, &self.policies).unwrap().unwrap();
+        let made = Collisions::made(&self.document, change.hash);
+        let id = DocumentId(Uuid::nil());
+        self.ledger.absorb(&self.document, id, &self.policies, &made);
         self.log.push(Admitted { change: change.bytes, at: author.at, by: Some(self.origin) });
     }
 
@@ -53,8 +56,8 @@ impl Leader {
     fn settle(&mut self, collisions: &Collisions) {
         let id = DocumentId(Uuid::nil());
         self.ledger.absorb(&self.document, id, &self.policies, collisions);
-        let Self { document, ledger, policies, .. } = self;
-        let made = document.resolutions(ledger, id, policies, |_| true).unwrap();
+        let policies = &self.policies;
+        let made = self.document.resolutions(&mut self.ledger, id, policies, |_| true).unwrap();
         let (at, origin) = (Timestamp(BASE), self.origin);
         self.log.extend(made.into_iter().map(|change| Admitted {
             change: change.bytes,

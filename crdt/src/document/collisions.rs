@@ -17,7 +17,7 @@ use super::{Admissions, Admitted, ApplyError, Document, advance, guarded, parse,
 use crate::conflict::ConflictId;
 use crate::ids::{AuthorName, Origin, Timestamp};
 use crate::message::{Act, Message};
-use crate::policy::Policies;
+use crate::policy::{Policies, Whole};
 
 /// What became of a batch of changes.
 #[derive(Debug, Default)]
@@ -400,6 +400,8 @@ fn differ(one: &Touch, other: &Touch) -> bool {
     }
     match (&one.action, &other.action) {
         (Action::Delete, Action::Delete) | (Action::Increment, Action::Increment) => false,
+        // Counters that start alike are two all the same.
+        (Action::Put(ScalarValue::Counter(_)), Action::Put(ScalarValue::Counter(_))) => true,
         (Action::Put(one), Action::Put(other)) => one != other,
         (_, _) => one.operation != other.operation,
     }
@@ -434,16 +436,15 @@ impl<'a> Reader<'a> {
             if operation.insert && !inserted_into.insert(format!("{list:?}")) {
                 continue;
             }
-            let located = self.located(&made, counter, operation);
-            let known = |known: &Located| {
-                known.touch.action == Action::Edit
-                    && located.as_ref().is_some_and(|located| {
-                        located.touch.action == Action::Edit
-                            && located.touch.register == known.touch.register
-                    })
-            };
-            if !touches.iter().any(known) {
-                touches.extend(located);
+            for located in self.located(&made, counter, operation) {
+                let edit = located.touch.action == Action::Edit;
+                let known = |known: &Located| {
+                    known.touch.action == Action::Edit
+                        && known.touch.register == located.touch.register
+                };
+                if !(edit && touches.iter().any(known)) {
+                    touches.push(located);
+                }
             }
         }
         let edits = touches.first().filter(|_| made.message.act != Act::Policy).map(|first| {
@@ -459,21 +460,29 @@ impl<'a> Reader<'a> {
         touches
     }
 
-    fn located(&mut self, made: &Made, counter: u64, operation: &Op) -> Option<Located> {
-        let action = action(operation)?;
-        let ancestors = self.places.ancestors(&operation.obj)?;
+    /// Where an operation writes: in a register, and as an edit of a container around it that
+    /// counts as one value. If a policy chooses among such containers, only as that.
+    fn located(&mut self, made: &Made, counter: u64, operation: &Op) -> Vec<Located> {
+        let Some(action) = action(operation) else { return Vec::new() };
+        let Some(ancestors) = self.places.ancestors(&operation.obj) else { return Vec::new() };
         let name = made.operation(counter);
-        let mut around: Vec<_> =
+        let around: Vec<_> =
             ancestors.iter().map(|a| (a.register.clone(), a.object.clone())).collect();
         let inserted = operation.insert.then_some(name.as_str());
         let register = register_in(&ancestors, &operation.key, inserted);
-        let whole = self.policies.whole(&register.tokens()).filter(|d| *d < register.0.len());
         let policy = made.message.act == Act::Policy;
-        if let Some(depth) = whole.filter(|_| !policy) {
-            let outer = Register(register.0.into_iter().take(depth).collect());
-            around.retain(|(register, _)| register.0.len() < depth);
-            let touch = made.touch(name, counter, outer, Action::Edit, Vec::new());
-            return Some(Located { touch, around, class: Class::Plain });
+        let whole = self.policies.whole(&register.tokens());
+        let whole = whole.filter(|whole| !policy && whole.depth < register.0.len());
+        let mut located = Vec::new();
+        if let Some(Whole { depth, policy }) = whole {
+            let outer = Register(register.0.iter().take(depth).cloned().collect());
+            let outside = around.iter().filter(|(register, _)| register.0.len() < depth);
+            let touch = made.touch(name.clone(), counter, outer, Action::Edit, Vec::new());
+            let around = outside.cloned().collect();
+            located.push(Located { touch, around, class: Class::Plain });
+            if policy.chooses() {
+                return located;
+            }
         }
         let replaced = operation.pred.iter().map(operation_name).collect();
         let class = match (policy, operation.insert) {
@@ -482,7 +491,8 @@ impl<'a> Reader<'a> {
             (false, false) => Class::Plain,
         };
         let touch = made.touch(name, counter, register, action, replaced);
-        Some(Located { touch, around, class })
+        located.push(Located { touch, around, class });
+        located
     }
 }
 

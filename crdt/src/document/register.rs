@@ -85,8 +85,6 @@ fn element_index(doc: &Automerge, element: &str, heads: &[ChangeHash]) -> Option
 pub(super) struct Standing {
     /// The objects that hold the field, the one that shows first; none if they are gone.
     pub(super) holders: Vec<ObjId>,
-    /// The field or the element.
-    pub(super) prop: Option<Prop>,
     /// Every value.
     pub(super) slots: Vec<Slot>,
 }
@@ -109,7 +107,10 @@ pub(super) fn standing_in(
         last = prop(doc, &holders, step).filter(|_| !holders.is_empty());
         slots = last.as_ref().map(|prop| view.slots(&holders, prop)).unwrap_or_default();
     }
-    Standing { holders, prop: last, slots }
+    if last.is_none() {
+        holders.clear();
+    }
+    Standing { holders, slots }
 }
 
 /// Returns the value of a register at an earlier point, as Automerge holds it.

@@ -8,11 +8,13 @@
 
 use std::collections::BTreeSet;
 
+use automerge::legacy::{ElementId, Key};
 use automerge::{ChangeHash, ObjId};
 
 use super::collisions::apply_parsed;
 use super::ledger::{Ledger, Row, What, later_write};
-use super::register::{Standing, object_name, standing_in};
+use super::register::{Standing, Step, object_name, standing_in};
+use super::standin::parse_operation;
 use super::view::{Slot, View, operation_order};
 use super::{ApplyError, Change, Document, stored};
 use crate::conflict::{Candidate, Conflict};
@@ -184,22 +186,21 @@ impl<'a> Case<'a> {
         if self.standing.slots.is_empty() && later_write(self.row, self.document).is_some() {
             return None;
         }
-        let (holder, prop) = (self.standing.holders.first()?, self.standing.prop.as_ref()?);
+        let holder = self.standing.holders.first()?;
         let content = rewrite::content(self, winner)?;
         draft.follows(ChangeHash(winner.change.0));
         self.row.changes().into_iter().for_each(|change| draft.follows(change));
         let (here, elsewhere): (Vec<&Slot>, Vec<&Slot>) =
             replaced.into_iter().partition(|slot| slot.holder == *holder);
         let here: Vec<ObjId> = here.into_iter().map(|slot| slot.operation.clone()).collect();
-        let key = draft.key(holder, prop)?;
-        draft.put(Holder::Object(holder.clone()), key, &here, content, &winner.id);
+        draft.put(Holder::Object(holder.clone()), self.key()?, &here, content, &winner.id);
         self.delete(&mut draft, &elsewhere)?;
         Some(draft)
     }
 
     /// Deletes values, each from the object that holds it.
     fn delete(&self, draft: &mut Draft<'a>, losers: &[&Slot]) -> Option<()> {
-        let prop = self.standing.prop.as_ref()?;
+        let key = self.key()?;
         for holder in &self.standing.holders {
             let here: Vec<ObjId> = losers
                 .iter()
@@ -207,8 +208,7 @@ impl<'a> Case<'a> {
                 .map(|slot| slot.operation.clone())
                 .collect();
             if !here.is_empty() {
-                let key = draft.key(holder, prop)?;
-                draft.delete(holder.clone(), key, &here);
+                draft.delete(holder.clone(), key.clone(), &here);
             }
         }
         Some(())
@@ -232,7 +232,24 @@ impl<'a> Case<'a> {
 
     fn of(&self, candidate: &Candidate) -> Vec<&Slot> {
         let slots = self.standing.slots.iter();
-        slots.filter(|slot| object_name(&self.view.original(slot)) == candidate.id).collect()
+        let counter = |operation: &String| {
+            let mut members = self.row.members.iter();
+            let member = members.find(|((_, known), _)| *known == candidate.id);
+            member.is_some_and(|(_, m)| m.what == What::Increment && m.replaced.contains(operation))
+        };
+        let is_of = |slot: &&Slot| {
+            let original = object_name(&self.view.original(slot));
+            original == candidate.id || counter(&original)
+        };
+        slots.filter(is_of).collect()
+    }
+
+    /// The register as operations name it.
+    fn key(&self) -> Option<Key> {
+        match self.row.register.0.last()? {
+            Step::Key(key) => Some(Key::Map(key.as_str().into())),
+            Step::Element(element) => Some(Key::Seq(ElementId::Id(parse_operation(element)?))),
+        }
     }
 
     fn is_side(&self, operation: &str) -> bool {

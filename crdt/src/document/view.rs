@@ -79,6 +79,16 @@ impl<'a, D: Replica> View<'a, D> {
         Json::Object(self.map(&[ROOT], &mut Vec::new()))
     }
 
+    /// Tells whether the policy of a path chooses among several values.
+    fn chooses(&self, slots: &[Slot], path: &[String]) -> bool {
+        slots.len() > 1 && self.policies.of(&Path::from(path.to_vec())).chooses()
+    }
+
+    /// Returns the policies that the document is read under.
+    pub(super) fn policies(&self) -> &'a Policies {
+        self.policies
+    }
+
     /// Returns every value at `prop` of the holders, in the order of operation ids.
     pub(super) fn slots(&self, holders: &[ObjId], prop: &Prop) -> Vec<Slot> {
         let mut slots: Vec<_> = holders.iter().flat_map(|h| self.slots_of(h, prop)).collect();
@@ -162,6 +172,11 @@ impl<'a, D: Replica> View<'a, D> {
             }
             Held::Object(ObjType::List) => self.list(&winner.operation, path),
             Held::Object(ObjType::Text) => self.text(&winner.operation),
+            Held::Scalar(ScalarValue::Counter(_)) if self.chooses(slots, path) => {
+                let chosen = self.original(winner);
+                let same = slots.iter().filter(|slot| self.original(slot) == chosen);
+                self.counter(&same.cloned().collect::<Vec<_>>(), winner)
+            }
             Held::Scalar(ScalarValue::Counter(_)) => self.counter(slots, winner),
             Held::Scalar(scalar) => scalar_json(scalar),
         })

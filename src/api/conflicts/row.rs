@@ -59,6 +59,7 @@ struct ActJson<'a> {
     at: String,
     change: String,
     note: Option<&'a str>,
+    value: Option<&'a Value>,
 }
 
 impl<'a> ConflictJson<'a> {
@@ -118,6 +119,7 @@ impl<'a> ActJson<'a> {
             at: reply::rfc3339(act.at),
             change: act.change.to_string(),
             note: act.note.as_deref(),
+            value: act.value.as_ref(),
         }
     }
 }

@@ -101,12 +101,12 @@ fn resolved_conflict_tells_who_settled_it() {
     resolved.conflict.winner = None;
     resolved.conflict.settled = Some(Settlement {
         act: Act::Resolve(ConflictId([5; 16])),
+        value: Some(json!("y")),
         leader: Origin::from_bytes([1; 16]),
         author: "ada".parse().ok(),
         origin: Origin::from_bytes([1; 16]),
         at: Timestamp(1_700_000_000_000_002),
         change: ChangeHash([4; 32]),
-        value: None,
         note: Some("as agreed".into()),
     });
     let told = told(&resolved);
@@ -119,6 +119,7 @@ fn resolved_conflict_tells_who_settled_it() {
         "at": "2023-11-14T22:13:20.000002Z",
         "change": "04".repeat(32),
         "note": "as agreed",
+        "value": "y",
     });
     assert_eq!(told["settled"], expected);
 }

@@ -185,7 +185,7 @@ fn row_bytes() -> Result<Bytes, Failure> {
     ledger.absorb(&one, id, &policies, &applied.collisions);
     ledger.decide(&one, id, &policies);
     let row = ledger.unsaved().into_iter().find_map(|(_, row)| row);
-    row.map(|(row, _)| Bytes::from(row))
+    row.map(|(bytes, _)| Bytes::from(bytes))
         .ok_or_else(|| Failure::General("no conflict came about".to_owned()))
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use anabranch_crdt::conflict::{Conflict, ConflictId};
-use anabranch_crdt::document::{Admitted, ApplyError, Author, Change, Document, Ledger, inspect};
+use anabranch_crdt::document::{
+    Admitted, ApplyError, Author, Change, Collisions, Document, Ledger, inspect,
+};
 use anabranch_crdt::edit::{self, Edit};
 use anabranch_crdt::ids::{ChangeHash, DocumentId, DocumentName, Timestamp};
 use anabranch_crdt::json;
@@ -127,6 +129,8 @@ impl Loaded {
         };
         if let Some(change) = &change {
             check_change(change)?;
+            let made = Collisions::made(&self.document, change.hash);
+            self.ledger.absorb(&self.document, self.id, policies, &made);
             self.stored(1);
             self.unsynced = self.unsynced.saturating_add(1);
             self.show(policies);
@@ -186,7 +190,7 @@ impl Loaded {
     /// The rows of the ledger to store, or to remove.
     pub(super) fn unsaved(&mut self) -> Vec<(ConflictId, Option<Vec<u8>>)> {
         let unsaved = self.ledger.unsaved().into_iter();
-        unsaved.map(|(id, row)| (id, row.map(|(row, _)| row))).collect()
+        unsaved.map(|(id, row)| (id, row.map(|(bytes, _)| bytes))).collect()
     }
 
     /// The conflicts of some rows.

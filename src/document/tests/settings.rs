@@ -234,6 +234,9 @@ async fn a_simulation_tells_what_setting_then_does() {
         json!({"policy": "max"}),
         json!({"policy": "max", "paths": {"/n": "min"}}),
         json!({"policy": "lww"}),
+        json!({"policy": "region-priority", "regions": ["us", "eu"]}),
+        json!({"policy": "region-priority", "regions": ["eu", "us"]}),
+        json!({"policy": "manual"}),
     ] {
         let before: BTreeMap<_, _> =
             us.rows().await.iter().map(|row| (row.id, shown(row))).collect();

@@ -1,13 +1,20 @@
 //! The ledger: listed, filtered, settled.
 
+use anabranch::settings::Limits;
+use anabranch_crdt::policy::Policy;
 use serde_json::{Value, json};
 
 use super::{candidates, healed, pair};
-use crate::support::{Client, Cluster, eventually, seen};
+use crate::support::{Client, Cluster, Plan, eventually, seen};
 
 /// Writes `/title` of each document in both regions at once, and heals.
 async fn disputed(names: &[&str]) -> Cluster {
     let cluster = pair().await;
+    dispute(&cluster, names).await;
+    cluster
+}
+
+async fn dispute(cluster: &Cluster, names: &[&str]) {
     for name in names {
         cluster.at("us").put(name, &json!({"title": "t"})).ok().await;
     }
@@ -18,8 +25,7 @@ async fn disputed(names: &[&str]) -> Cluster {
             cluster.at(region).merge(name, &json!({"title": region})).ok().await;
         }
     }
-    healed(&cluster, &["notes", "latest"]).await;
-    cluster
+    healed(cluster, &["notes", "latest"]).await;
 }
 
 async fn only(client: &Client) -> Value {
@@ -229,5 +235,27 @@ async fn the_live_ledger_tells_what_changes() {
     for query in ["since=2026-01-01T00:00:00Z", "format=xml", "heartbeat=1", "kind=x"] {
         us.get(format!("/v1/conflicts/stream?{query}")).refused(400, "bad_query").await;
     }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settled_conflicts_beyond_the_limit_are_dropped_by_a_node_that_starts() {
+    let limits = Limits { conflict_rows: 1, ..Limits::default() };
+    let plan = Plan::new(&["eu", "us"]).limits(limits).policy("latest", Policy::Lww, &[]);
+    let mut cluster = plan.start().await;
+    dispute(&cluster, &["notes/a", "latest/a", "latest/b", "latest/c"]).await;
+    let all = cluster.at("us").conflicts("").await;
+    assert_eq!(all.len(), 4);
+    cluster.restart("us").await;
+    let newest = all.iter().find(|conflict| conflict["state"] == "auto-resolved").unwrap();
+    let open = all.iter().find(|conflict| conflict["state"] == "open").unwrap();
+    eventually("all but one settled conflict are dropped", async || {
+        let left = cluster.at("us").conflicts("").await;
+        seen(left.len() == 2, || format!("{left:?}"))?;
+        assert!(left.contains(newest) && left.contains(open), "{left:?}");
+        Ok(())
+    })
+    .await;
+    assert_eq!(cluster.at("eu").conflicts("").await.len(), 4, "each region keeps its own ledger");
     cluster.stop().await;
 }

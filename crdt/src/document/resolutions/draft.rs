@@ -5,8 +5,7 @@ use std::num::NonZeroU64;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId, OpType};
 use automerge::{
-    ActorId, Automerge, ChangeHash, CursorPosition, ExpandedChange, ObjId, ObjType, Prop, ReadDoc,
-    ScalarValue, hydrate,
+    ActorId, Automerge, ChangeHash, ExpandedChange, ObjId, ObjType, ScalarValue, hydrate,
 };
 use uuid::Uuid;
 
@@ -63,19 +62,6 @@ impl<'a> Draft<'a> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.steps.is_empty()
-    }
-
-    /// Names a field or an element of an object.
-    pub(super) fn key(&self, holder: &ObjId, prop: &Prop) -> Option<Key> {
-        match prop {
-            Prop::Map(key) => Some(Key::Map(key.as_str().into())),
-            Prop::Seq(index) => {
-                let position = CursorPosition::Index(*index);
-                let cursor = self.doc.get_cursor(holder, position, None).ok()?;
-                let element = super::super::standin::parse_operation(&cursor.to_string())?;
-                Some(Key::Seq(ElementId::Id(element)))
-            }
-        }
     }
 
     /// Writes a value over others; it stands in for the operation `source`.

@@ -5,6 +5,7 @@
 //! still show, and are moved as well. Counters are added up in the one that is seen: it grows by
 //! as much as another one shrinks, which leaves their sum as it is.
 
+use automerge::legacy::Key;
 use automerge::{ObjId, ObjType, Prop, ReadDoc, ScalarValue, hydrate};
 
 use super::super::register::object_name;
@@ -24,29 +25,21 @@ pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
         Mirror { case, draft: &mut draft }.fill(&Into::Object(target), shells, &mut path)?;
     } else if shown.value.is_counter() && !case.conflict.policy.chooses() {
         let total = case.view.show(slots, &mut case.conflict.path.tokens().to_vec())?.as_i64()?;
-        let prop = case.standing.prop.as_ref()?;
-        fold(case, &mut draft, prop, slots, total)?;
+        fold(case, &mut draft, slots, total)?;
     }
     (!draft.is_empty()).then_some(draft)
 }
 
 /// Adds counters up in the last one, which other readers see.
-fn fold(
-    case: &Case<'_>,
-    draft: &mut Draft<'_>,
-    prop: &Prop,
-    slots: &[Slot],
-    total: i64,
-) -> Option<()> {
+fn fold(case: &Case<'_>, draft: &mut Draft<'_>, slots: &[Slot], total: i64) -> Option<()> {
     let seen = case.standing.holders.first()?;
     let counters: Vec<&Slot> = slots.iter().filter(|slot| slot.value.is_counter()).collect();
     let target = counters.iter().rev().find(|slot| slot.holder == *seen)?;
     let other = counters.iter().find(|slot| slot.operation != target.operation)?;
     let by = total.checked_sub(count(&target.value)?)?;
     if by != 0 {
-        let key = draft.key(&target.holder, prop)?;
-        draft.increment(&target.holder, key, &target.operation, by);
-        let key = draft.key(&other.holder, prop)?;
+        let key = case.key()?;
+        draft.increment(&target.holder, key.clone(), &target.operation, by);
         draft.increment(&other.holder, key, &other.operation, by.checked_neg()?);
     }
     Some(())
@@ -67,9 +60,11 @@ impl Into<'_> {
         }
     }
 
-    fn slots(&self, case: &Case<'_>, prop: &Prop) -> Vec<Slot> {
+    fn slots(&self, case: &Case<'_>, key: &str) -> Vec<Slot> {
         match self {
-            Self::Object(object) => case.view.slots(&[(*object).clone()], prop),
+            Self::Object(object) => {
+                case.view.slots(&[(*object).clone()], &Prop::Map(key.to_owned()))
+            }
             Self::Made(_) => Vec::new(),
         }
     }
@@ -89,7 +84,7 @@ impl Mirror<'_, '_, '_> {
         keys.dedup();
         for key in keys {
             path.push(key.clone());
-            self.field(target, shells, &Prop::Map(key), path)?;
+            self.field(target, shells, &key, path)?;
             path.pop();
         }
         Some(())
@@ -99,11 +94,11 @@ impl Mirror<'_, '_, '_> {
         &mut self,
         target: &Into<'_>,
         shells: &[ObjId],
-        prop: &Prop,
+        key: &str,
         path: &mut Vec<String>,
     ) -> Option<()> {
-        let there = target.slots(self.case, prop);
-        let mut all = self.case.view.slots(shells, prop);
+        let there = target.slots(self.case, key);
+        let mut all = self.case.view.slots(shells, &Prop::Map(key.to_owned()));
         all.extend(there.iter().cloned());
         all.sort_by(|one, other| {
             let order = super::operation_order;
@@ -124,7 +119,7 @@ impl Mirror<'_, '_, '_> {
                     _ if shells.is_empty() => Some(()),
                     Some(inner) => self.fill(&Into::Object(&inner.operation), &shells, path),
                     None => {
-                        let made = self.put(target, prop, Content::EmptyMap, NOTHING)?;
+                        let made = self.put(target, key, Content::EmptyMap, NOTHING)?;
                         self.fill(&Into::Made(made), &shells, path)
                     }
                 }
@@ -134,34 +129,57 @@ impl Mirror<'_, '_, '_> {
                 if there.iter().any(|slot| slot.value.is_counter()) {
                     return Some(());
                 }
-                let zero = ScalarValue::counter(0);
-                let zero = Content::Value(hydrate::Value::Scalar(zero));
-                self.put(target, prop, zero, NOTHING).map(drop)
+                self.counter(target, key, shown, &all, path)
             }
             Held::Object(_) | Held::Scalar(_) if here => Some(()),
             Held::Scalar(scalar) => {
                 let value = hydrate::Value::Scalar(scalar.clone());
-                self.take(target, prop, shown, value)
+                self.take(target, key, shown, value)
             }
             Held::Object(ObjType::List | ObjType::Text) => {
                 let doc = &self.case.document.doc;
                 let value = ReadDoc::hydrate(doc, &shown.operation, None).ok()?;
-                self.take(target, prop, shown, value)
+                self.take(target, key, shown, value)
             }
         }
+    }
+
+    /// Makes a counter in the target that shows what those in the shells show together, and goes
+    /// on with them: they stay, so that late increments of them still count.
+    fn counter(
+        &mut self,
+        target: &Into<'_>,
+        key: &str,
+        shown: &Slot,
+        all: &[Slot],
+        path: &mut Vec<String>,
+    ) -> Option<()> {
+        let view = &self.case.view;
+        let total = view.show(all, path)?.as_i64()?;
+        let counters = || all.iter().filter(|slot| slot.value.is_counter());
+        let first = counters().filter_map(|slot| view.first_count(slot)).max()?;
+        let source = object_name(&view.original(shown));
+        let content = Content::Value(hydrate::Value::Scalar(ScalarValue::counter(total)));
+        self.put(target, key, content, &source)?;
+        let above = total.checked_sub(first)?;
+        if let Some(slot) = counters().next().filter(|_| above > 0) {
+            let by = above.checked_neg()?;
+            self.draft.increment(&slot.holder, Key::Map(key.into()), &slot.operation, by);
+        }
+        Some(())
     }
 
     /// Moves one value into the target.
     fn take(
         &mut self,
         target: &Into<'_>,
-        prop: &Prop,
+        key: &str,
         slot: &Slot,
         value: hydrate::Value,
     ) -> Option<()> {
         let source = object_name(&self.case.view.original(slot));
-        self.put(target, prop, Content::Value(value), &source)?;
-        let key = self.draft.key(&slot.holder, prop)?;
+        self.put(target, key, Content::Value(value), &source)?;
+        let key = Key::Map(key.into());
         self.draft.delete(slot.holder.clone(), key, std::slice::from_ref(&slot.operation));
         Some(())
     }
@@ -169,11 +187,11 @@ impl Mirror<'_, '_, '_> {
     fn put(
         &mut self,
         target: &Into<'_>,
-        prop: &Prop,
+        key: &str,
         content: Content,
         source: &str,
     ) -> Option<usize> {
-        let key = self.draft.key(&ObjId::Root, prop)?;
+        let key = Key::Map(key.into());
         Some(self.draft.put(target.holder(), key, &[], content, source))
     }
 }

@@ -6,13 +6,15 @@
 
 use std::collections::BTreeSet;
 
-use automerge::legacy::OpType;
+use automerge::legacy::{Key, OpType};
 use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 
 use super::super::ledger::What;
 use super::super::register::{Register, Step, object_name, operation, value_at};
 use super::super::standin::knows;
 use super::super::view::{Slot, hydrated_json};
+use serde_json::Value;
+
 use super::{Candidate, Case, Content, Draft, Holder, later_write};
 use crate::message::POLICY_DELETE;
 
@@ -66,7 +68,6 @@ pub(super) fn content(case: &Case<'_>, winner: &Candidate) -> Option<Content> {
 }
 
 fn container<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
-    let doc = &case.document.doc;
     let slots = &case.standing.slots;
     let mut draft = case.new_draft(winner.at);
     case.row.changes().into_iter().for_each(|change| draft.follows(change));
@@ -75,18 +76,18 @@ fn container<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
         return (!slots.is_empty() && later_write(case.row, case.document).is_none())
             .then_some(draft);
     }
-    let shown = value_at(doc, &case.row.register, &doc.get_heads());
-    let same = shown.map(|shown| hydrated_json(&shown)) == winner.value && slots.len() == 1;
-    if same || later_write(case.row, case.document).is_some() {
+    let wanted = winner.value.as_ref()?;
+    if shows(case, &case.row.register, slots, wanted)
+        || later_write(case.row, case.document).is_some()
+    {
         return None;
     }
-    let (holder, prop) = (case.standing.holders.first()?, case.standing.prop.as_ref()?);
+    let holder = case.standing.holders.first()?;
     let content = content(case, winner)?;
     let (here, elsewhere): (Vec<&Slot>, Vec<&Slot>) =
         slots.iter().partition(|slot| slot.holder == *holder);
     let here: Vec<ObjId> = here.into_iter().map(|slot| slot.operation.clone()).collect();
-    let key = draft.key(holder, prop)?;
-    draft.put(Holder::Object(holder.clone()), key, &here, content, &winner.id);
+    draft.put(Holder::Object(holder.clone()), case.key()?, &here, content, &winner.id);
     case.delete(&mut draft, &elsewhere)?;
     Some(draft)
 }
@@ -108,17 +109,15 @@ fn document<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
         draft.note(POLICY_DELETE);
         return (!draft.is_empty()).then_some(draft);
     }
-    let chooses = case.conflict.policy.chooses();
-    let whole = case.row.members.values().all(|member| member.what == What::Edited);
-    let heads: Vec<ChangeHash> = if chooses && whole {
-        vec![ChangeHash(winner.change.0)]
-    } else {
-        let edits = case.row.members.values().filter(|member| member.what == What::Edited);
-        let heads: BTreeSet<_> = edits.map(|member| ChangeHash(member.change.0)).collect();
-        heads.into_iter().collect()
+    let whole = case.view.policies().whole(&[]).is_some() && case.conflict.policy.chooses();
+    let edits = case.conflict.candidates.iter().filter(|candidate| candidate.value.is_some());
+    let heads: BTreeSet<ChangeHash> = match whole {
+        true => BTreeSet::from([ChangeHash(winner.change.0)]),
+        false => edits.map(|candidate| ChangeHash(candidate.change.0)).collect(),
     };
+    let heads: Vec<ChangeHash> = heads.into_iter().collect();
     restore(case, &mut draft, &heads)?;
-    if chooses && whole {
+    if whole {
         let kept: BTreeSet<String> = doc.keys_at(ROOT, &heads).collect();
         let mut gone: Vec<String> = doc.keys(ROOT).filter(|key| !kept.contains(key)).collect();
         gone.sort();
@@ -134,22 +133,31 @@ fn restore(case: &Case<'_>, draft: &mut Draft<'_>, heads: &[ChangeHash]) -> Opti
     let doc = &case.document.doc;
     let mut keys: Vec<String> = doc.keys_at(ROOT, heads).collect();
     keys.sort();
-    for key in keys {
-        let prop = Prop::Map(key.clone());
-        let register = Register(vec![Step::Key(key)]);
+    for name in keys {
+        let prop = Prop::Map(name.clone());
+        let register = Register(vec![Step::Key(name.clone())]);
         let wanted = value_at(doc, &register, heads)?;
-        let shown = value_at(doc, &register, &doc.get_heads());
-        if shown.map(|shown| hydrated_json(&shown)) == Some(hydrated_json(&wanted)) {
+        let there = case.view.slots(&[ROOT], &prop);
+        if shows(case, &register, &there, &hydrated_json(&wanted)) {
             continue;
         }
         let (_, source) = doc.get_at(ROOT, prop.clone(), heads).ok()??;
-        let there = case.view.slots(&[ROOT], &prop);
         let there: Vec<ObjId> = there.into_iter().map(|slot| slot.operation).collect();
-        let key = draft.key(&ROOT, &prop)?;
+        let key = Key::Map(name.as_str().into());
         let content = Content::Value(wanted);
         draft.put(Holder::Object(ROOT), key, &there, content, &object_name(&source));
     }
     Some(())
+}
+
+/// Tells whether a value shows already, alone, here and to other readers.
+fn shows(case: &Case<'_>, register: &Register, slots: &[Slot], wanted: &Value) -> bool {
+    let doc = &case.document.doc;
+    let stock = value_at(doc, register, &doc.get_heads());
+    let mut path = register.tokens();
+    slots.len() == 1
+        && stock.is_some_and(|stock| hydrated_json(&stock) == *wanted)
+        && case.view.show(slots, &mut path).as_ref() == Some(wanted)
 }
 
 /// Deletes a field of the document, but not what was written after the delete that won.
@@ -169,8 +177,7 @@ fn remove(
     let there = there.into_iter().filter(|slot| !after(slot));
     let there: Vec<ObjId> = there.map(|slot| slot.operation).collect();
     if !there.is_empty() {
-        let key = draft.key(&ROOT, &prop)?;
-        draft.delete(ROOT, key, &there);
+        draft.delete(ROOT, Key::Map(key.into()), &there);
     }
     Some(())
 }

@@ -1,0 +1,175 @@
+//! Laws: whatever is written, in whatever order it arrives.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::message::Act;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set(usize, &'static str, i64),
+    Map(usize, &'static str, i64),
+    Remove(usize, &'static str),
+    Increment(usize, &'static str),
+    Push(usize, i64),
+    Delete(usize),
+    Send(usize, usize),
+    /// Takes a candidate of a conflict, dismisses it, or opens it again.
+    Settle(usize, prop::sample::Index, u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let key = prop::sample::select(vec!["/a", "/b", "/m/a", "/m/b", "/list/0"]);
+    prop_oneof![
+        6 => (0..3_usize, key.clone(), 0..4_i64).prop_map(|(r, k, v)| Step::Set(r, k, v)),
+        2 => (0..3_usize, prop::sample::select(vec!["/m", "/a"]), 0..4_i64)
+            .prop_map(|(r, k, v)| Step::Map(r, k, v)),
+        2 => (0..3_usize, prop::sample::select(vec!["/a", "/b", "/m", "/m/a", "/list/0"]))
+            .prop_map(|(r, k)| Step::Remove(r, k)),
+        1 => (0..3_usize, prop::sample::select(vec!["/n", "/m/n"])).prop_map(|(r, k)| Step::Increment(r, k)),
+        1 => (0..3_usize, 0..4_i64).prop_map(|(r, v)| Step::Push(r, v)),
+        1 => (0..3_usize).prop_map(Step::Delete),
+        6 => (0..3_usize, 0..3_usize).prop_map(|(from, to)| Step::Send(from, to)),
+        1 => (0..3_usize, any::<prop::sample::Index>(), 0..4_u8)
+            .prop_map(|(region, which, how)| Step::Settle(region, which, how)),
+    ]
+}
+
+/// Edits that do not fit the document of the moment are skipped, as a user's would be refused.
+fn run(regions: &mut [Region], step: &Step) {
+    let path = |path: &str| path.parse::<Path>().unwrap();
+    let _ = match step {
+        Step::Set(region, at, value) => regions[*region].edit(&[set(at, json!(value))]),
+        Step::Map(region, at, value) => {
+            regions[*region].edit(&[set(at, json!({"a": value, "list": [value]}))])
+        }
+        Step::Remove(region, at) => regions[*region].edit(&[Edit::Remove { path: path(at) }]),
+        Step::Increment(region, at) => {
+            regions[*region].edit(&[Edit::Increment { path: path(at), by: 1 }])
+        }
+        Step::Push(region, value) => {
+            let region = &mut regions[*region];
+            let list = set("/list", json!([]));
+            let edits = match region.json().get("list") {
+                Some(Value::Array(_)) => vec![],
+                _ => vec![list],
+            };
+            let push = Edit::Insert { path: path("/list/-"), value: json!(value) };
+            region.edit(&[edits, vec![push]].concat())
+        }
+        Step::Delete(region) => {
+            regions[*region].delete();
+            Ok(())
+        }
+        Step::Settle(region, which, how) => {
+            settle(&mut regions[*region], *which, *how);
+            Ok(())
+        }
+        Step::Send(from, to) => {
+            let log = regions[*from].log.clone();
+            regions[*to].receive(&log);
+            Ok(())
+        }
+    };
+}
+
+fn settle(region: &mut Region, which: prop::sample::Index, how: u8) {
+    let conflicts = region.conflicts();
+    if conflicts.is_empty() || !region.document.exists() {
+        return;
+    }
+    let conflict = which.get(&conflicts);
+    let message = |act| Message { act, author: "ada".parse().ok(), note: None };
+    let taken = conflict.candidates.get(usize::from(how));
+    if let Some(value) = taken.and_then(|candidate| candidate.value.clone()) {
+        let resolve = message(Act::Resolve(conflict.id));
+        // The place may be gone, as it may be for a person.
+        let _ = region.edit_with(&[set(&conflict.path.to_string(), value)], resolve);
+        return;
+    }
+    let act = if how == 3 { Act::Reopen(conflict.id) } else { Act::Dismiss(conflict.id) };
+    let author = region.author(message(act));
+    let change = region.document.mark(&author);
+    let made = Collisions::made(&region.document, change.hash);
+    region.keep(Some(change), author.at);
+    region.decide(&made);
+}
+
+fn policies() -> impl Strategy<Value = Policies> {
+    let policy = prop::sample::select(Policy::ALL.to_vec());
+    let rule = prop::sample::select(vec!["", "/m", "/a", "/list/*", "/m/a"]);
+    let rules = prop::collection::vec((rule, policy.clone(), prop::bool::weighted(0.3)), 0..3);
+    (policy, rules).prop_map(|(default, rules)| {
+        let mut settings = json!({
+            "policy": default.to_string(),
+            "regions": ["region-2", "region-1"],
+            "paths": {},
+        });
+        for (path, policy, whole) in rules {
+            settings["paths"][path] = json!({"policy": policy.to_string(), "whole": whole});
+        }
+        Policies::read(&settings).unwrap()
+    })
+}
+
+/// Checks that every region has the same, and that it is what other Automerge readers see.
+fn check_equal<'r>(regions: impl Iterator<Item = &'r Region>) -> Result<(), TestCaseError> {
+    let regions: Vec<_> = regions.collect();
+    for region in &regions {
+        prop_assert_eq!(region.document.heads(), regions[0].document.heads());
+        prop_assert_eq!(region.json(), regions[0].json());
+        prop_assert_eq!(region.conflicts(), regions[0].conflicts());
+        prop_assert_eq!(region.stock(), region.json(), "other readers see something else");
+        let again = Document::load(&region.document.save()).unwrap();
+        prop_assert_eq!(again.value(&region.policies), region.document.value(&region.policies));
+        let mut rebuilt = Ledger::default();
+        rebuilt.rebuild(&region.document, ID, &region.policies).unwrap();
+        let mut rebuilt: Vec<_> = rebuilt.conflicts().cloned().collect();
+        rebuilt.sort_by_key(|conflict| conflict.id);
+        prop_assert_eq!(rebuilt, region.conflicts(), "the ledger differs from the history");
+    }
+    Ok(())
+}
+
+proptest! {
+    /// Whatever is written, and in whatever order and batches it arrives: same JSON, same ledger.
+    #[test]
+    fn replicas_become_equal(
+        steps in prop::collection::vec(step(), 1..24),
+        policies in policies(),
+        order in any::<prop::sample::Index>(),
+        batch in 1..5_usize,
+    ) {
+        let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+        steps.iter().for_each(|step| run(&mut regions, step));
+        exchange(&mut regions);
+
+        let mut log = regions[0].log.clone();
+        let length = log.len().max(1);
+        log.rotate_left(order.index(length));
+        let mut late = Region::new(9, &policies);
+        for _ in 0..log.len() {
+            log.chunks(batch).for_each(|chunk| late.receive(chunk));
+            if late.log.len() == log.len() {
+                break;
+            }
+        }
+        check_equal(regions.iter().chain([&late]))?;
+    }
+
+    /// Settings that change at any time, at another moment in each region, lead to the same.
+    #[test]
+    fn settings_may_change(
+        before in prop::collection::vec(step(), 1..16),
+        between in prop::collection::vec(step(), 0..6),
+        [first, second] in [policies(), policies()],
+    ) {
+        let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &first)).collect();
+        before.iter().for_each(|step| run(&mut regions, step));
+        regions[0].set_policies(&second);
+        between.iter().for_each(|step| run(&mut regions, step));
+        regions[1..].iter_mut().for_each(|region| region.set_policies(&second));
+        exchange(&mut regions);
+        check_equal(regions.iter())?;
+    }
+}
