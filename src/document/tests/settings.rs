@@ -286,6 +286,59 @@ async fn a_node_that_stopped_in_the_middle_goes_on() {
     assert!(eu.rows().await.iter().all(|row| row.version.to_string() == version));
 }
 
+/// Begins to decide again, and breaks off once at most `left` documents are left.
+async fn broken_off(node: &Fixture, left: u64) {
+    let mut progress = node.documents.setting.collections.progress().subscribe();
+    let redecider = Redecider::new(node.documents.clone());
+    let deciding = tokio::spawn(async move { redecider.once().await });
+    let far = progress.wait_for(|all| {
+        let progress = all.get(&notes()).copied().unwrap_or_default();
+        progress.rounds > 0
+            || (progress.decided_by.is_none() && (1..=left).contains(&progress.left))
+    });
+    drop(far.await.unwrap());
+    deciding.abort();
+    // It may have come to its end before it was told to stop.
+    drop(deciding.await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_before_a_stop_is_not_decided_again() {
+    let names: Vec<String> = (0..100).map(|number| format!("notes/{number:03}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (us, _eu) = disputed(&names).await;
+    for name in &names {
+        us.json(name).await;
+    }
+    us.decide_again().await;
+    us.set(json!({"policy": "max"})).await;
+    broken_off(&us, 60).await;
+    let us = us.restart("us").await;
+    us.decide_again().await;
+    let decided = us.documents.redecided(&notes(), 0, SOON).await.unwrap();
+    assert!(decided.documents <= 60, "{decided:?}");
+    let (rows, version) = (us.rows().await, us.version().await);
+    assert_eq!(rows.len(), 100);
+    assert!(rows.iter().all(|row| row.version.to_string() == version));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn going_through_every_document_goes_on_where_it_stopped() {
+    let us = Fixture::new("us");
+    let names: Vec<String> = (0..300).map(|number| format!("notes/{number:03}")).collect();
+    for some in names.chunks(32) {
+        futures::future::join_all(some.iter().map(|name| us.put(name, json!({"a": {}})))).await;
+    }
+    us.set(json!({"paths": {"/a": {"policy": "lww", "whole": true}}})).await;
+    // The first page of 256 is remembered by the time that the second one is begun.
+    broken_off(&us, 300 - 256 - 1).await;
+    let us = us.restart("us").await;
+    us.decide_again().await;
+    let decided = us.documents.redecided(&notes(), 0, SOON).await.unwrap();
+    assert!(decided.documents <= 300 - 256, "{decided:?}");
+    assert_eq!(us.left(), None);
+}
+
 /// Settings came and went: what was decided by them is decided again, although those that hold are
 /// those by which everything had been decided before.
 #[tokio::test(flavor = "multi_thread")]
