@@ -27,6 +27,7 @@ use crate::document::{
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
 use crate::leaf;
+use crate::replication::PeerStatus;
 use crate::settings::{RegionSettings, Settings};
 use crate::subscription::{Changes, ConflictBell, Conflicts};
 use crate::transport::{
@@ -111,6 +112,7 @@ impl NodeBuilder {
         let journal = self.open_journal(doorbell, commits, bell.clone(), collections.clone())?;
         let clock =
             NodeClock::new(Arc::clone(&self.wall), journal.clock_floor(), limits.clock_skew);
+        clock.observe(journal.latest_admission());
         journal.name_origin(journal.origin(), &self.settings.region);
         let loaded = collections.load(&journal);
         loaded.inspect_err(|_| journal.close())?;
@@ -202,12 +204,19 @@ impl NodeBuilder {
 
     fn hooks(&self, storage: &Storage, changes: &Changes) -> TransportHooks {
         let clock = storage.clock.clone();
+        let judged = storage.clock.clone();
         let journal = storage.journal.clone();
         let region = self.settings.region.clone();
         let limits = self.settings.limits.clone();
         let leaves = leaf::Service::new(storage.documents.clone(), changes.clone(), limits);
         TransportHooks {
             observe_clock: Arc::new(move |seen| clock.observe(seen)),
+            wall: Arc::clone(&self.wall),
+            judge_clock: Arc::new(move |peers, now| {
+                let clock = |peer: &PeerStatus| (peer.region.clone(), peer.clock);
+                let clocks: Vec<_> = peers.iter().map(clock).collect();
+                judged.judge(&clocks, now);
+            }),
             origin_renewed: Arc::new(move |identity| {
                 journal.name_origin(identity.origin, &region);
             }),
@@ -287,6 +296,7 @@ impl Node {
             documents: documents.clone(),
             changes: parts.changes.clone(),
             peers: handle.status(),
+            clock: parts.storage.clock.clone(),
             origin: Box::new(move || journal.origin()),
         };
         let (edge_stop, mut stopped) = watch::channel(false);

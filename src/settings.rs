@@ -76,7 +76,8 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// How long a read with a session token waits for this region to catch up. Default 5 s.
     pub session_wait: Duration,
-    /// How far a peer's clock may move this node's clock ahead. Default 1 s.
+    /// How far clocks may be apart: further ahead no peer moves this node's clock, and a node whose
+    /// own clock is further off corrects it. Default 1 s.
     pub clock_skew: Duration,
     /// How long a settled conflict stays in the ledger; an open one stays. Default 90 days.
     pub conflict_age: Duration,

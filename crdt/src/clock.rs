@@ -3,8 +3,50 @@
 //! It gives every event of one writer its own timestamp, in the order in which they happened, as
 //! close to the wall clock as that allows. The wall clock is an argument, and may stand still or
 //! run backwards.
+//!
+//! # Why timestamps may go back
+//!
+//! A node whose wall clock was ten years ahead has given timestamps of that time. When its clock
+//! is set right, or corrected (see [`judge`]), its hybrid clock must come back with it, or the node
+//! would go on winning every collision for ten years. So timestamps of one writer grow only as long
+//! as its clock is not found wrong. Nothing relies on more: timestamps decide between writes that
+//! do not know each other, and a later write of the same node to the same field supersedes the one
+//! before by causality, whatever their timestamps.
+
+mod verdict;
+
+use std::time::Duration;
 
 use crate::ids::Timestamp;
+
+pub use verdict::{Verdict, judge};
+
+/// How far one clock is ahead of another, in microseconds; negative if it is behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ClockOffset(pub i64);
+
+impl ClockOffset {
+    /// Returns how far `one` is ahead of `other`.
+    #[must_use]
+    pub fn between(one: Timestamp, other: Timestamp) -> Self {
+        Self(i64::try_from(i128::from(one.0) - i128::from(other.0)).unwrap_or(i64::MAX))
+    }
+
+    /// Returns what a clock shows that is so much ahead of one that shows `wall`.
+    #[must_use]
+    pub fn add_to(self, wall: Timestamp) -> Timestamp {
+        Timestamp(wall.0.saturating_add_signed(self.0)).min(Timestamp::MAX)
+    }
+}
+
+/// What was measured of another wall clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeasuredClock {
+    /// How far it is ahead of the own one, give or take half the round trip.
+    pub offset: ClockOffset,
+    /// The round trip over which that was measured.
+    pub round_trip: Duration,
+}
 
 /// A hybrid logical clock: microseconds of the wall clock, advanced by one where that has not
 /// moved, and never behind what was seen.
@@ -31,11 +73,26 @@ impl HybridClock {
     }
 
     /// Takes note of a peer's timestamp, so that later ticks are greater; one that is more than
-    /// `skew` microseconds ahead of the wall clock moves the clock by no more than that.
+    /// `skew` microseconds ahead of the wall clock stems from a clock that is wrong, and moves
+    /// nothing: a little from each such peer would keep every clock ahead by the skew.
     pub fn observe(&mut self, seen: Timestamp, wall: Timestamp, skew: u64) {
-        let furthest = Timestamp(wall.0.saturating_add(skew)).min(Timestamp::MAX);
-        self.last = self.last.max(seen.min(furthest));
+        if seen <= furthest(wall, skew) {
+            self.last = self.last.max(seen);
+        }
     }
+
+    /// Comes back to the wall clock from a future that was wrong, which is more than `skew`
+    /// microseconds ahead of it.
+    pub fn reseat(&mut self, wall: Timestamp, skew: u64) {
+        if self.last > furthest(wall, skew) {
+            self.last = wall;
+        }
+    }
+}
+
+/// The latest timestamp that a clock within the skew can show.
+fn furthest(wall: Timestamp, skew: u64) -> Timestamp {
+    Timestamp(wall.0.saturating_add(skew)).min(Timestamp::MAX)
 }
 
 /// Reads a change time that another program wrote, in whatever unit its size tells: seconds (what
@@ -77,10 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_ten_years_ahead_moves_the_clock_by_the_skew_only() {
+    fn a_peer_ten_years_ahead_does_not_move_the_clock() {
         let mut clock = HybridClock::default();
         clock.observe(Timestamp(NOW + TEN_YEARS), Timestamp(NOW), 500_000);
-        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + 500_001));
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW));
     }
 
     #[test]
@@ -91,9 +148,33 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_ten_years_ahead_comes_back() {
+        let mut clock = HybridClock::resume(Timestamp(NOW + TEN_YEARS));
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + TEN_YEARS + 1));
+        clock.reseat(Timestamp(NOW), 500_000);
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + 1));
+    }
+
+    #[test]
+    fn a_clock_within_the_skew_keeps_its_place() {
+        let mut clock = HybridClock::resume(Timestamp(NOW + 400_000));
+        clock.reseat(Timestamp(NOW), 500_000);
+        assert_eq!(clock.tick(Timestamp(NOW)), Timestamp(NOW + 400_001));
+    }
+
+    #[test]
+    fn an_offset_takes_one_clock_to_the_other() {
+        let (here, there) = (Timestamp(NOW), Timestamp(NOW - TEN_YEARS));
+        assert_eq!(ClockOffset::between(there, here).add_to(here), there);
+        assert_eq!(ClockOffset::between(here, there).add_to(there), here);
+        assert_eq!(ClockOffset(i64::MIN).add_to(here), Timestamp(0));
+        assert_eq!(ClockOffset(i64::MAX).add_to(here), Timestamp::MAX);
+    }
+
+    #[test]
     fn the_end_of_time_is_not_passed() {
         let mut clock = HybridClock::default();
-        clock.observe(Timestamp(u64::MAX), Timestamp(u64::MAX), u64::MAX);
+        clock.observe(Timestamp::MAX, Timestamp(u64::MAX), u64::MAX);
         assert_eq!(clock.tick(Timestamp(u64::MAX)), Timestamp::MAX);
         assert_eq!(clock.tick(Timestamp(0)), Timestamp::MAX);
         assert_eq!(HybridClock::resume(Timestamp(u64::MAX)).tick(Timestamp(0)), Timestamp::MAX);
@@ -159,7 +240,8 @@ mod tests {
             let mut clock = HybridClock::resume(Timestamp(floor));
             clock.observe(Timestamp(NOW + ahead), Timestamp(NOW), skew);
             let tick = clock.tick(Timestamp(NOW)).0;
-            prop_assert_eq!(tick, (NOW + ahead.min(skew)).max(floor) + 1);
+            let seen = if ahead <= skew { NOW + ahead + 1 } else { NOW };
+            prop_assert_eq!(tick, seen.max(floor + 1));
         }
 
         #[test]

@@ -33,6 +33,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::clock;
 use crate::edit::{Edit, EditError};
 use crate::ids::{ChangeHash, Origin, Timestamp};
 use crate::message::{self, Message};
@@ -244,6 +245,7 @@ pub fn inspect(bytes: &Bytes) -> Result<ChangeSummary, ApplyError> {
     Ok(ChangeSummary {
         hash: ChangeHash(change.hash().0),
         writer: change.actor_id().to_bytes().try_into().map(Origin::from_bytes).ok(),
+        claimed: clock::normalise(change.timestamp()),
         first: change.deps().is_empty(),
         message: Message::read(change.message()),
         operations: change.len(),
@@ -257,6 +259,8 @@ pub struct ChangeSummary {
     pub hash: ChangeHash,
     /// Who wrote it; `None` if the actor id does not have 16 bytes.
     pub writer: Option<Origin>,
+    /// When it was made, as its writer claims.
+    pub claimed: Timestamp,
     /// Whether it has no dependencies, and so starts a document.
     pub first: bool,
     /// What it says of itself.

@@ -16,6 +16,7 @@ mod documents;
 mod error;
 mod ledger;
 mod listing;
+mod metrics;
 mod precondition;
 mod reply;
 mod request;
@@ -37,7 +38,7 @@ use axum::routing::{MethodFilter, on};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::document::Documents;
+use crate::document::{Documents, NodeClock};
 use crate::replication::PeerStatus;
 use crate::settings::{Limits, RegionSettings, Settings};
 use crate::subscription::{Changes, Conflicts};
@@ -57,6 +58,8 @@ pub struct Sources {
     pub conflicts: Conflicts,
     /// What replication knows of the other regions.
     pub peers: watch::Receiver<Arc<Vec<PeerStatus>>>,
+    /// The node's clock.
+    pub clock: NodeClock,
     /// Tells the present origin of this node, which may change while it runs.
     pub origin: Box<dyn Fn() -> Origin + Send + Sync>,
 }
@@ -209,6 +212,7 @@ fn routes() -> Routes {
         .get("/v1/status", status::status)
         .get("/v1/limits", status::limits)
         .get("/v1/openapi.json", status::openapi)
+        .get("/metrics", metrics::metrics)
         .get("/livez", status::livez)
         .get("/readyz", status::readyz)
         .finish()

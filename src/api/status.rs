@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use anabranch_crdt::clock::ClockOffset;
 use anabranch_crdt::ids::{MAX_COLLECTION_BYTES, MAX_KEY_BYTES};
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -31,6 +32,7 @@ pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
         origin: (state.0.sources.origin)().to_string(),
         token: &position.token,
         origins: position.vector.iter().map(origin).collect(),
+        clock_correction_ms: millis(state.0.sources.clock.status().correction),
         peers: peers.iter().map(PeerJson::new).collect(),
     });
     reply::set_session(response.headers_mut(), &position);
@@ -113,6 +115,7 @@ struct ReplicationJson<'a> {
     origin: String,
     token: &'a str,
     origins: Vec<OriginJson>,
+    clock_correction_ms: f64,
     peers: Vec<PeerJson<'a>>,
 }
 
@@ -131,6 +134,8 @@ struct PeerJson<'a> {
     seconds_behind: f64,
     entries_missing: u64,
     last_error: Option<&'a str>,
+    clock_offset_ms: Option<f64>,
+    round_trip_ms: Option<f64>,
 }
 
 impl<'a> PeerJson<'a> {
@@ -142,8 +147,14 @@ impl<'a> PeerJson<'a> {
             seconds_behind: peer.seconds_behind,
             entries_missing: peer.entries_missing,
             last_error: peer.last_error.as_deref(),
+            clock_offset_ms: peer.clock.map(|clock| millis(clock.offset)),
+            round_trip_ms: peer.clock.map(|clock| clock.round_trip.as_secs_f64() * 1e3),
         }
     }
+}
+
+fn millis(offset: ClockOffset) -> f64 {
+    offset.0 as f64 / 1e3
 }
 
 #[derive(Serialize)]

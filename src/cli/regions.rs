@@ -40,7 +40,8 @@ Examples:
   anabranch regions status --url http://127.0.0.1:3032
   anabranch regions status -o json | jq '.peers[] | select(.connected | not)'
 
-`behind` is what the peer has not acknowledged of this node's entries, `missing` is what this
+`clock` is how far the peer's wall clock is ahead of this node's, `rtt` the round trip over which
+that was measured. `behind` is what the peer has not acknowledged of this node's entries, `missing` is what this
 node knows to exist and does not have yet.";
 
 /// Runs the command.
@@ -56,6 +57,13 @@ pub(crate) async fn run(args: RegionsArgs) -> Result<(), Failure> {
         Format::Table => {
             let status = Status::read(body)?;
             note(format!("region {}, origin {}", status.region, status.origin));
+            if status.clock_correction_ms != 0.0 {
+                note(format!(
+                    "the clock of this node is {} against the other regions', and is corrected: \
+                     see that NTP runs on its machine",
+                    distance(-status.clock_correction_ms)
+                ));
+            }
             print(status.table(terminal_width()))
         }
     }
@@ -66,6 +74,8 @@ struct Status {
     region: String,
     #[serde(default)]
     origin: String,
+    #[serde(default)]
+    clock_correction_ms: f64,
     peers: Vec<Peer>,
 }
 
@@ -77,6 +87,8 @@ struct Peer {
     seconds_behind: Option<f64>,
     entries_missing: Option<u64>,
     last_error: Option<String>,
+    clock_offset_ms: Option<f64>,
+    round_trip_ms: Option<f64>,
 }
 
 impl Status {
@@ -86,7 +98,8 @@ impl Status {
     }
 
     fn table(&self, width: Option<u16>) -> String {
-        let header = ["region", "connected", "behind", "seconds", "missing", "last error"];
+        let header =
+            ["region", "connected", "behind", "seconds", "missing", "clock", "rtt", "last error"];
         render_table(&header, self.peers.iter().map(Peer::row).collect(), width)
     }
 }
@@ -100,9 +113,20 @@ impl Peer {
             count(self.entries_behind),
             self.seconds_behind.map_or_else(|| "?".to_owned(), |s| format!("{s:.1}")),
             count(self.entries_missing),
+            self.clock_offset_ms.map_or_else(|| "?".to_owned(), distance),
+            self.round_trip_ms.map_or_else(|| "?".to_owned(), |ms| format!("{ms:.0} ms")),
             self.last_error.as_deref().map_or_else(|| "-".to_owned(), printable),
         ]
     }
+}
+
+/// Writes how far a clock is ahead, in the unit that fits.
+fn distance(milliseconds: f64) -> String {
+    let units = [("d", 86_400_000.0), ("h", 3_600_000.0), ("min", 60_000.0), ("s", 1_000.0)];
+    let fitting = units.into_iter().find(|(_, length)| milliseconds.abs() >= *length);
+    let (unit, length) = fitting.unwrap_or(("ms", 1.0));
+    let value = milliseconds / length;
+    if value.abs() < 10.0 { format!("{value:+.1} {unit}") } else { format!("{value:+.0} {unit}") }
 }
 
 #[cfg(test)]
@@ -117,18 +141,31 @@ mod tests {
             "region": "eu-west", "origin": "o", "token": "t",
             "peers": [
                 {"region": "us-east", "connected": true, "entries_behind": 0,
-                 "seconds_behind": 0, "entries_missing": 0, "last_error": null},
+                 "seconds_behind": 0, "entries_missing": 0, "last_error": null,
+                 "clock_offset_ms": -3.24, "round_trip_ms": 81.7},
                 {"region": "ap-south", "connected": false, "entries_behind": 12345,
                  "seconds_behind": 61.25, "entries_missing": null,
-                 "last_error": "the certificate is of another cluster"},
+                 "last_error": "the certificate is of another cluster",
+                 "clock_offset_ms": null, "round_trip_ms": null},
             ],
         }))
         .unwrap();
         let expected = "\
-REGION    CONNECTED  BEHIND  SECONDS  MISSING  LAST ERROR
-us-east   yes        0       0.0      0        -
-ap-south  NO         12,345  61.2     ?        the certificate is of another
-                                               cluster";
+REGION    CONNECTED  BEHIND  SECONDS  MISSING  CLOCK    RTT    LAST ERROR
+us-east   yes        0       0.0      0        -3.2 ms  82 ms  -
+ap-south  NO         12,345  61.2     ?        ?        ?      the certificate
+                                                               is of another
+                                                               cluster";
         assert_eq!(status.table(Some(80)), expected);
+    }
+
+    #[test]
+    fn a_distance_between_clocks_has_a_sign_and_a_fitting_unit() {
+        let cases =
+            [(0.0, "+0.0 ms"), (-31.2, "-31 ms"), (2_500.0, "+2.5 s"), (-90_000.0, "-1.5 min")];
+        for (milliseconds, text) in cases {
+            assert_eq!(distance(milliseconds), text);
+        }
+        assert_eq!(distance(3_650.0 * 86_400_000.0), "+3650 d");
     }
 }

@@ -44,6 +44,7 @@ pub(super) fn admit(
         outcome.drafts.push(loaded.draft(change, at));
     }
     write::conclude(loaded, scene, &applied.collisions, &mut outcome)?;
+    scene.clock.count_clamped(new.iter().filter(|(change, _)| change.claimed > at).count());
     Ok(((), outcome))
 }
 

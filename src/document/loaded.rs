@@ -10,7 +10,7 @@ use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, Timestamp};
 use anabranch_crdt::json;
 use anabranch_crdt::message::Message;
-use anabranch_crdt::policy::Policies;
+use anabranch_crdt::policy::{Policies, PolicyVersion};
 use bytes::Bytes;
 use serde_json::Value;
 use tracing::warn;
@@ -168,6 +168,11 @@ impl Loaded {
             .filter(|(id, winner)| before.get(*id).is_none_or(|before| before != *winner));
         let flipped = flipped.count() as u64;
         Ok((Redecided { documents: 1, conflicts: decided, flipped }, outcome))
+    }
+
+    /// Tells whether every conflict is decided by these settings.
+    pub(super) fn is_decided_by(&self, version: PolicyVersion) -> bool {
+        self.ledger.conflicts().all(|conflict| conflict.version == version)
     }
 
     /// The candidate that wins of each conflict that people have not settled.

@@ -47,7 +47,7 @@ use owner::Owner;
 use request::{Answer, Reply, Request};
 
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
-pub use clock::{NodeClock, WallClock};
+pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
 pub use collections::{CollectionSettings, SettingsWritten};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
 pub(crate) use listing::named as read_conflict;

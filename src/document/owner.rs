@@ -128,7 +128,7 @@ impl Owner {
         step: impl FnOnce(&mut Loaded, Scene<'_>) -> Result<(T, Outcome), Error>,
     ) {
         let origin = self.setting.journal.origin();
-        let (mut loaded, mut outcome) = match self.refreshed(id, name, origin) {
+        let (mut loaded, mut outcome) = match self.up_to_date(id, name, origin) {
             Ok(refreshed) => refreshed,
             Err(error) => return answer(reply, Err(error)),
         };
@@ -156,7 +156,7 @@ impl Owner {
 
     fn refresh_quietly(&mut self, id: DocumentId) {
         let origin = self.setting.journal.origin();
-        match self.refreshed(id, None, origin) {
+        match self.up_to_date(id, None, origin) {
             Ok((loaded, outcome)) => {
                 self.store(outcome, origin);
                 self.keep(loaded);
@@ -183,6 +183,27 @@ impl Owner {
             warn!(document = %id, %error, "a document is not decided again");
             Redecided::default()
         })
+    }
+
+    /// Takes a document out of the cache or off the disk, with every pending entry applied, and
+    /// decided by the settings that hold now: what a write changes must be what they show.
+    fn up_to_date(
+        &mut self,
+        id: DocumentId,
+        name: Option<DocumentName>,
+        origin: Origin,
+    ) -> Result<(Loaded, Outcome), Error> {
+        let (mut loaded, mut outcome) = self.refreshed(id, name, origin)?;
+        let policies = self.setting.policies(loaded.name.as_ref());
+        if loaded.is_decided_by(policies.version()) {
+            return Ok((loaded, outcome));
+        }
+        let redecide = |scene: Scene<'_>| loaded.redecide(Reach::Rows, scene);
+        let (_, more) =
+            self.setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
+        outcome.drafts.extend(more.drafts);
+        outcome.rows.extend(more.rows);
+        Ok((loaded, outcome))
     }
 
     /// Takes a document out of the cache or off the disk, with every pending entry applied.

@@ -25,6 +25,7 @@ struct Fixture {
     documents: Documents,
     owners: Option<Owners>,
     bell: ConflictBell,
+    clock: NodeClock,
 }
 
 impl Fixture {
@@ -67,8 +68,10 @@ impl Fixture {
             journal: journal.clone(),
             clock: NodeClock::new(wall, Timestamp(0), Duration::from_secs(1)),
         };
+        let clock = setting.clock.clone();
         let (documents, owners) = Documents::start(setting, queues).unwrap();
-        Self { directory: Some(directory), journal, documents, owners: Some(owners), bell }
+        let (directory, owners) = (Some(directory), Some(owners));
+        Self { directory, journal, documents, owners, bell, clock }
     }
 
     async fn restart(mut self, region: &str) -> Self {
@@ -389,4 +392,35 @@ async fn changes_of_a_client_are_admitted_once_and_checked() {
     let second = node.documents.admit(at("notes/a"), vec![change]).await.unwrap();
     assert_eq!(first, second);
     assert_eq!(node.json("notes/a").await, json!({"title": "offline"}));
+}
+
+/// Two clients change one field while they are offline, one with a clock that is 31 years ahead:
+/// its change counts as made when it was admitted, so it does not win over what came after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_the_future_wins_nothing_after_its_admission() {
+    let node = Fixture::new("us-east");
+    let name = at("latest/a");
+    node.put("latest/a", json!({"title": "one"})).await.unwrap();
+    let known = node.documents.changes_since(name.clone(), Vec::new()).await.unwrap();
+    let admitted = |change: &Change| anabranch_crdt::document::Admitted {
+        by: None,
+        change: change.bytes.clone(),
+        at: Timestamp::MAX,
+    };
+    let offline = |title: &str, claimed: u64| {
+        let mut replica = Replica::new();
+        let known: Vec<_> = known.iter().map(admitted).collect();
+        replica.apply(&known, &Policies::default()).unwrap();
+        let edits = [Edit::Set { path: "/title".parse().unwrap(), value: json!(title) }];
+        let message = anabranch_crdt::message::Message::default();
+        let author = Author { origin: Origin(Uuid::new_v4()), at: Timestamp(claimed), message };
+        replica.edit(&edits, &author, &Policies::default()).unwrap().unwrap().bytes
+    };
+    let future = offline("future", 2_700_000_000_000_000);
+    node.documents.admit(name.clone(), vec![future]).await.unwrap();
+    assert_eq!(node.clock.status().clamped, 1);
+    let now = node.clock.tick().0;
+    node.documents.admit(name, vec![offline("later", now)]).await.unwrap();
+    assert_eq!(node.clock.status().clamped, 1);
+    assert_eq!(node.json("latest/a").await, json!({"title": "later"}));
 }

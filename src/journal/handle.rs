@@ -130,10 +130,17 @@ impl Journal {
         self.inner.position.clone()
     }
 
-    /// Returns the greatest admission time that was durable at open.
+    /// Returns the greatest admission time of this region's own entries that was durable at open.
     #[must_use]
     pub fn clock_floor(&self) -> Timestamp {
         self.inner.clock_floor
+    }
+
+    /// Returns the greatest admission time that was durable at open, whoever admitted it: one
+    /// leader with a wrong clock is enough to make it wrong.
+    #[must_use]
+    pub fn latest_admission(&self) -> Timestamp {
+        self.inner.latest_admission
     }
 
     /// Reads a document's row, and whether pending entries wait (then the row is behind).
@@ -348,7 +355,7 @@ impl Journal {
         recovered: Recovered,
         options: JournalOptions,
     ) -> Result<Self, OpenError> {
-        let clock_floor = recovered.clock();
+        let (clock_floor, latest_admission) = recovered.clocks(&options.region);
         let shared = Arc::new(Shared::new(store, &recovered));
         let (announce, position) = watch::channel(encoded(recovered.vector));
         let (sender, orders) = mpsc::channel(QUEUE);
@@ -366,6 +373,7 @@ impl Journal {
             shared,
             position,
             clock_floor,
+            latest_admission,
             orders: RwLock::new(Some(sender)),
             thread: Mutex::new(Some(thread)),
         };
@@ -406,6 +414,7 @@ pub(super) struct Inner {
     pub(super) shared: Arc<Shared>,
     position: watch::Receiver<Arc<Position>>,
     clock_floor: Timestamp,
+    latest_admission: Timestamp,
     orders: RwLock<Option<mpsc::Sender<Order>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }

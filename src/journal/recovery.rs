@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use anabranch_crdt::entry::Dot;
-use anabranch_crdt::ids::{Origin, Sequence, Timestamp};
+use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTransaction};
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -37,8 +37,15 @@ pub(super) struct Recovered {
 }
 
 impl Recovered {
-    pub(super) fn clock(&self) -> Timestamp {
-        self.origins.iter().map(|(_, row)| row.latest).max().unwrap_or_default()
+    /// Returns the greatest admission time of this region's own entries, and that of all.
+    pub(super) fn clocks(&self, own: &RegionName) -> (Timestamp, Timestamp) {
+        let is_own = |origin: Origin, row: &OriginRow| {
+            origin == self.identity.origin || row.region.as_ref() == Some(own)
+        };
+        let latest = self.origins.iter().map(|(_, row)| row.latest);
+        let mine = self.origins.iter().filter(|(origin, row)| is_own(*origin, row));
+        let mine = mine.map(|(_, row)| row.latest);
+        (mine.max().unwrap_or_default(), latest.max().unwrap_or_default())
     }
 }
 

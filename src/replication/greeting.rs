@@ -6,7 +6,7 @@ use anabranch_crdt::version::VersionVector;
 use super::frame::{Digest, Frame, Hello, MAX_ORIGINS};
 use super::peer::Link;
 use super::samples::Samples;
-use super::{Effect, LinkId, Replication, Turn};
+use super::{Effect, LinkId, Replication, Turn, clock};
 
 impl Replication {
     pub(super) fn handle_connected(&mut self, id: LinkId, region: RegionName, turn: &mut Turn<'_>) {
@@ -92,6 +92,9 @@ impl Replication {
         if digest.clock > Timestamp::default() {
             turn.effects.push(Effect::ObserveClock { seen: digest.clock });
         }
+        if let Some(reading) = digest.reading {
+            self.handle_reading(region, reading, turn);
+        }
         self.learn(region, &digest.vector, turn);
         let due = self.grace(turn);
         self.note_gaps(region, due, turn);
@@ -163,14 +166,16 @@ impl Replication {
     }
 
     fn send_digest(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
-        let digest = Digest {
+        let mut digest = Digest {
             vector: self.durable.clone(),
             clock: self.clock,
             direct: self.direct(),
             unnamed: self.unnamed(),
+            reading: None,
         };
         let interval = self.settings.digest_interval;
         let Some(link) = self.link_mut(region) else { return };
+        digest.reading = Some(clock::reading(link.heard_mark, turn.now));
         link.schedule_digest(turn.now.monotonic, interval);
         turn.send(link.id, Frame::Digest(digest).encode());
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anabranch_crdt::clock::MeasuredClock;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
@@ -124,7 +125,7 @@ pub enum Effect {
         /// Its region.
         region: RegionName,
     },
-    /// Move the node's hybrid clock up to a peer's, as far as the allowed skew.
+    /// Move the node's hybrid clock up to a peer's, if that is within the allowed skew.
     ObserveClock {
         /// The peer's timestamp.
         seen: Timestamp,
@@ -149,6 +150,8 @@ pub struct PeerStatus {
     pub entries_missing: u64,
     /// Why the last link went down, or the last connection attempt failed.
     pub last_error: Option<String>,
+    /// What was measured of its wall clock, if it was ever heard.
+    pub clock: Option<MeasuredClock>,
 }
 
 /// Bounds and intervals of replication.

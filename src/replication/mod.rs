@@ -24,6 +24,7 @@
 //! so the pull tells the stream where to go on.
 
 mod catchup;
+mod clock;
 mod fanout;
 pub mod frame;
 mod greeting;
@@ -176,6 +177,7 @@ impl Replication {
             seconds_behind: age.unwrap_or_default().as_secs_f64(),
             entries_missing: self.durable.behind(&peer.known),
             last_error: peer.last_error.clone(),
+            clock: peer.clock.measured(now),
         }
     }
 

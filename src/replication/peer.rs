@@ -7,6 +7,7 @@ use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, Sequence};
 use anabranch_crdt::version::VersionVector;
 
+use super::clock::{Heard, PeerClock};
 use super::{LinkId, ReplicationSettings, Ticket};
 
 /// One region other than this one. It outlives its links.
@@ -16,6 +17,7 @@ pub(super) struct Peer {
     /// come back with an older disk.
     pub(super) known: VersionVector,
     pub(super) link: Option<Link>,
+    pub(super) clock: PeerClock,
     pub(super) last_error: Option<String>,
 }
 
@@ -44,6 +46,8 @@ pub(super) struct Link {
     pub(super) digest_due: Duration,
     pub(super) last_digest: Duration,
     pub(super) digests: u64,
+    /// The mark that goes back with the next digest.
+    pub(super) heard_mark: Option<Heard>,
 }
 
 impl Link {
@@ -64,6 +68,7 @@ impl Link {
             digest_due: now,
             last_digest: now,
             digests: 0,
+            heard_mark: None,
         }
     }
 

@@ -155,6 +155,7 @@ fn digest(vector: &[Dot], direct: &[Origin]) -> Frame {
         clock: Timestamp(5),
         direct: direct.to_vec(),
         unnamed: Vec::new(),
+        reading: None,
     })
 }
 
@@ -438,6 +439,7 @@ fn names_of_origins_spread_to_those_who_ask() {
         clock: Timestamp(0),
         direct: Vec::new(),
         unnamed: vec![origin(2), origin(9)],
+        reading: None,
     });
     let answer = Frame::Names(vec![(origin(2), region("b"))]);
     assert_eq!(node.receive(1, &question), [Done::Sent(1, answer)]);
@@ -475,4 +477,59 @@ fn a_digest_moves_the_clock() {
     let bytes = digest(&[], &[]).encode();
     node.replication.handle(Input::Frame { link: LinkId(1), bytes }, now, &mut effects);
     assert!(matches!(effects.as_slice(), [Effect::ObserveClock { seen: Timestamp(5) }]));
+}
+
+/// The peer's clock is a minute ahead, and a digest takes a tenth of a second each way.
+#[test]
+fn a_digest_that_brings_a_mark_back_measures_the_peers_clock() {
+    let mut node = Node::new();
+    node.meet(1, "b", &[], &[]);
+    assert_eq!(node.status("b").clock, None);
+    let reading = |wall: u64, mark, echo| {
+        Frame::Digest(Digest {
+            vector: VersionVector::new(),
+            clock: Timestamp(0),
+            direct: Vec::new(),
+            unnamed: Vec::new(),
+            reading: Some(frame::Reading { wall: Timestamp(wall), mark, echo }),
+        })
+    };
+    node.receive(1, &reading(60_000_000, 77, None));
+    let before = node.now;
+    let sent = digest_sent(&mut node);
+    assert!(node.now < before + SECOND / 2, "the first answer does not wait for its turn");
+    let echo = sent.reading.unwrap().echo.unwrap();
+    assert_eq!((echo.mark, echo.held), (77, micros(node.now - before)));
+    let mark = sent.reading.unwrap().mark;
+    node.now += SECOND;
+    let echo = frame::Echo { mark, held: 800_000 };
+    node.receive(1, &reading(60_900_000, 78, Some(echo)));
+    let measured = node.status("b").clock.unwrap();
+    assert_eq!(measured.round_trip, SECOND / 5);
+    assert_eq!(measured.offset.0, 61_000_000 - 1, "the own clock shows 1");
+    node.handle(Input::Disconnected { link: LinkId(1), reason: "cut".to_owned() });
+    assert_eq!(node.status("b").clock, Some(measured), "it is kept while the peer is away");
+}
+
+/// Lets time pass until a digest is sent.
+fn digest_sent(node: &mut Node) -> Digest {
+    loop {
+        node.now = node.now.max(node.replication.poll_timeout().unwrap());
+        let sent = node.handle(Input::Timeout).into_iter().find_map(|done| match done {
+            Done::Sent(_, Frame::Digest(digest)) => Some(digest),
+            Done::Sent(..)
+            | Done::Append(..)
+            | Done::Read(..)
+            | Done::Closed(..)
+            | Done::Named(..)
+            | Done::Renew => None,
+        });
+        if let Some(digest) = sent {
+            return digest;
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap()
 }

@@ -7,10 +7,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
-use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -191,7 +191,9 @@ impl Driver {
     }
 
     fn publish_status(&self) {
-        let mut peers = self.replication.status(self.now());
+        let now = self.now();
+        let mut peers = self.replication.status(now);
+        (self.hooks.judge_clock)(&peers, now.monotonic);
         for peer in peers.iter_mut().filter(|peer| !peer.connected) {
             if let Some(failure) = self.failures.get(&peer.region) {
                 peer.last_error = Some(failure.clone());
@@ -207,7 +209,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        Now { monotonic: self.began.elapsed(), wall: wall_clock() }
+        Now { monotonic: self.began.elapsed(), wall: (self.hooks.wall)() }
     }
 }
 
@@ -382,12 +384,6 @@ fn ticks() -> Interval {
     let mut ticks = interval(STATUS_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-fn wall_clock() -> Timestamp {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
-    Timestamp(micros).min(Timestamp::MAX)
 }
 
 fn closed() -> Error {

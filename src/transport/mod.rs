@@ -103,12 +103,20 @@ impl TransportSettings {
     }
 }
 
+/// Takes what is known of the peers, and the monotonic clock of the process.
+pub type JudgeClock = dyn Fn(&[PeerStatus], Duration) + Send + Sync;
+
 /// What the transport asks of the rest of the node. It calls from its own tasks, so neither
 /// function may block.
 #[derive(Clone)]
 pub struct TransportHooks {
-    /// Moves the node's hybrid clock up to a peer's timestamp, as far as the allowed skew.
+    /// Moves the node's hybrid clock up to a peer's timestamp, if that is within the allowed skew.
     pub observe_clock: Arc<dyn Fn(Timestamp) + Send + Sync>,
+    /// Reads the wall clock.
+    pub wall: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Told several times a second what is known of the peers, with the monotonic clock of the
+    /// process, so that the node can judge its own wall clock by theirs.
+    pub judge_clock: Arc<JudgeClock>,
     /// Told that the journal has taken a new origin, before replication goes on.
     pub origin_renewed: Arc<dyn Fn(&Identity) + Send + Sync>,
     /// Serves offline-first clients; without it they are refused.

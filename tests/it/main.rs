@@ -7,6 +7,7 @@
 )]
 
 mod certificates;
+mod clocks;
 mod collections;
 mod conflicts;
 mod feed;

@@ -26,19 +26,27 @@ struct Admission {
 pub(super) struct Admissions(BTreeMap<ChangeHash, Admission>);
 
 impl Admissions {
-    /// Takes note of an admission.
-    pub(super) fn note(&mut self, change: &automerge::Change, at: Timestamp, by: Option<Origin>) {
+    /// Takes note of an admission; tells whether another one of the same change counted until now.
+    pub(super) fn note(
+        &mut self,
+        change: &automerge::Change,
+        at: Timestamp,
+        by: Option<Origin>,
+    ) -> bool {
         // What policies call for has the time of what it settles, and no leader in particular.
         if change.message().is_some_and(message::is_policy) {
-            return;
+            return false;
         }
         let ahead = clock::normalise(change.timestamp()) > at;
         let writer = writer(change.actor_id());
         if ahead || by.is_some_and(|by| by != writer) {
             let heard = Admission { at, by: by.unwrap_or(writer) };
             let known = self.0.entry(change.hash()).or_insert(heard);
+            let overtakes = heard < *known;
             *known = heard.min(*known);
+            return overtakes;
         }
+        false
     }
 
     /// Returns when a change was made, by its writer's clock, no later than it was admitted.

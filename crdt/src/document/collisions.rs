@@ -38,6 +38,8 @@ pub struct Collisions {
     pub(super) pairs: Vec<(Touch, Touch)>,
     /// Changes that are about a conflict.
     pub(super) acts: Vec<(ConflictId, ChangeHash)>,
+    /// Changes of which an earlier admission was heard of than the one that counted.
+    pub(super) readmitted: BTreeSet<ChangeHash>,
 }
 
 impl Collisions {
@@ -48,7 +50,7 @@ impl Collisions {
         let meta = document.doc.get_change_meta_by_hash(&hash);
         let act = meta.and_then(|meta| Message::read(meta.message.as_deref()).act.conflict());
         let acts = act.into_iter().map(|conflict| (conflict, hash)).collect();
-        Self { new: vec![hash], pairs: Vec::new(), acts }
+        Self { new: vec![hash], acts, ..Self::default() }
     }
 
     /// Adds what a later batch collided with.
@@ -56,6 +58,7 @@ impl Collisions {
         self.new.extend(later.new);
         self.pairs.extend(later.pairs);
         self.acts.extend(later.acts);
+        self.readmitted.extend(later.readmitted);
     }
 
     /// Tells whether an empty ledger stays empty.
@@ -103,10 +106,15 @@ pub(super) fn apply(
 ) -> Result<Applied, ApplyError> {
     let parsed: Result<Vec<_>, _> = batch.iter().map(|admitted| parse(&admitted.change)).collect();
     let parsed = parsed?;
+    let mut readmitted = BTreeSet::new();
     for (change, admitted) in parsed.iter().zip(batch) {
-        document.admissions.note(change, admitted.at, admitted.by);
+        if document.admissions.note(change, admitted.at, admitted.by) {
+            readmitted.insert(change.hash());
+        }
     }
-    apply_parsed(document, &parsed, policies)
+    let mut applied = apply_parsed(document, &parsed, policies)?;
+    applied.collisions.readmitted = readmitted;
+    Ok(applied)
 }
 
 /// Applies changes whose admissions are noted already.
@@ -124,7 +132,8 @@ pub(super) fn apply_parsed(
     let pairs = concurrent.pairs(reader, &changes);
     let acts = changes.iter().filter_map(act).collect();
     let new = changes.iter().map(automerge::Change::hash).collect();
-    Ok(Applied { new: order, waiting, collisions: Collisions { new, pairs, acts } })
+    let collisions = Collisions { new, pairs, acts, readmitted: BTreeSet::new() };
+    Ok(Applied { new: order, waiting, collisions })
 }
 
 /// Finds everything that collides in the whole history of a document, by going through it again.

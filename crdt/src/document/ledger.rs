@@ -139,6 +139,26 @@ impl Ledger {
         for (conflict, change) in &collisions.acts {
             self.act(document, id, *conflict, *change);
         }
+        if !collisions.readmitted.is_empty() {
+            self.redate(document, &collisions.readmitted);
+        }
+    }
+
+    /// Has the rows of some changes decided again by the times that count for these now.
+    fn redate(&mut self, document: &Document, changes: &BTreeSet<automerge::ChangeHash>) {
+        for row in self.rows.values_mut().flatten() {
+            for member in row.members.values_mut() {
+                let change = automerge::ChangeHash(member.change.0);
+                if !changes.contains(&change) {
+                    continue;
+                }
+                if let Some(meta) = document.doc.get_change_meta_by_hash(&change) {
+                    member.at = document.admissions.effective(&change, meta.timestamp);
+                    member.leader = document.admissions.leader(&change, member.writer);
+                    row.grown = true;
+                }
+            }
+        }
     }
 
     /// Notes where changes wrote, so that the rows there are decided again.

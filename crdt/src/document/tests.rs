@@ -4,6 +4,8 @@ mod laws;
 
 mod forget;
 
+mod admissions;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};

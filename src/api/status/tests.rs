@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use anabranch_crdt::clock::MeasuredClock;
 use serde_json::{Value, json};
 
 use super::*;
@@ -92,6 +94,10 @@ fn peers_are_told_with_every_figure() {
         seconds_behind: 1.5,
         entries_missing: 3,
         last_error: Some("timed out".into()),
+        clock: Some(MeasuredClock {
+            offset: ClockOffset(-1_250),
+            round_trip: Duration::from_micros(80_500),
+        }),
     };
     let expected = json!({
         "region": "ap-south",
@@ -100,6 +106,8 @@ fn peers_are_told_with_every_figure() {
         "seconds_behind": 1.5,
         "entries_missing": 3,
         "last_error": "timed out",
+        "clock_offset_ms": -1.25,
+        "round_trip_ms": 80.5,
     });
     assert_eq!(serde_json::to_value(PeerJson::new(&peer)).unwrap(), expected);
 }

@@ -286,6 +286,24 @@ async fn a_node_that_stopped_in_the_middle_goes_on() {
     assert!(eu.rows().await.iter().all(|row| row.version.to_string() == version));
 }
 
+/// Reads are answered from the row, which follows soon; a write is not made against what showed
+/// under the settings before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_meets_what_the_new_settings_show() {
+    let (us, _eu) = disputed(&["notes/a", "notes/b"]).await;
+    us.decide_by(json!({"policy": "lww"})).await;
+    us.set(json!({"policy": "max"})).await;
+    // As it showed under `lww`: under `max` it is a change.
+    us.put("notes/a", json!({"n": 1})).await.unwrap();
+    assert_eq!(us.json("notes/a").await, json!({"n": 1}));
+    let patched = us.patch("notes/b", json!({"m": 1})).await.unwrap();
+    let shown: Value = serde_json::from_slice(&patched.document.unwrap().json).unwrap();
+    assert_eq!(shown, json!({"n": 9, "m": 1}));
+    us.decide_again().await;
+    assert_eq!(us.json("notes/a").await, json!({"n": 1}));
+    assert_eq!(us.json("notes/b").await, json!({"n": 9, "m": 1}));
+}
+
 /// Begins to decide again, and breaks off once at most `left` documents are left.
 async fn broken_off(node: &Fixture, left: u64) {
     let mut progress = node.documents.setting.collections.progress().subscribe();

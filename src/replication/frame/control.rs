@@ -8,8 +8,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DecodeError, Digest, FORMAT_VERSION, Frame, Hello, KIND_ACK, KIND_DIGEST, KIND_HELLO,
-    KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull,
+    DecodeError, Digest, Echo, FORMAT_VERSION, Frame, Hello, KIND_ACK, KIND_DIGEST, KIND_HELLO,
+    KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading,
 };
 use crate::cbor::Packed;
 
@@ -52,6 +52,7 @@ pub(super) fn encode_digest(digest: &Digest) -> Bytes {
         clock: digest.clock.0,
         direct: Packed(&pack_origins(&digest.direct)),
         unnamed: Packed(&pack_origins(&digest.unnamed)),
+        reading: digest.reading.map(ReadingWire::from),
     };
     encode(KIND_DIGEST, &wire)
 }
@@ -66,6 +67,7 @@ pub(super) fn decode_digest(body: &[u8]) -> Result<Digest, DecodeError> {
         clock: Timestamp(wire.clock),
         direct: unpack_origins(wire.direct.0)?,
         unnamed: unpack_origins(wire.unnamed.0)?,
+        reading: wire.reading.map(ReadingWire::check).transpose()?,
     })
 }
 
@@ -126,6 +128,41 @@ struct DigestWire<'a> {
     direct: Packed<'a>,
     #[serde(borrow)]
     unnamed: Packed<'a>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reading: Option<ReadingWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadingWire {
+    wall: u64,
+    mark: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    echo: Option<EchoWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EchoWire {
+    mark: u64,
+    held: u64,
+}
+
+impl From<Reading> for ReadingWire {
+    fn from(reading: Reading) -> Self {
+        let echo = reading.echo.map(|Echo { mark, held }| EchoWire { mark, held });
+        Self { wall: reading.wall.0, mark: reading.mark, echo }
+    }
+}
+
+impl ReadingWire {
+    fn check(self) -> Result<Reading, DecodeError> {
+        if self.wall > Timestamp::MAX.0 {
+            return Err(DecodeError::Range("wall clock"));
+        }
+        let echo = self.echo.map(|EchoWire { mark, held }| Echo { mark, held });
+        Ok(Reading { wall: Timestamp(self.wall), mark: self.mark, echo })
+    }
 }
 
 #[derive(Serialize, Deserialize)]

@@ -78,6 +78,28 @@ pub struct Digest {
     pub direct: Vec<Origin>,
     /// Origins whose region the sender does not know, in order.
     pub unnamed: Vec<Origin>,
+    /// What the sender's clocks show; a peer of an earlier release does not say it.
+    pub reading: Option<Reading>,
+}
+
+/// What a node's clocks show when it sends, by which the receiver measures them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// The wall clock, uncorrected.
+    pub wall: Timestamp,
+    /// What the receiver is to send back.
+    pub mark: u64,
+    /// What the receiver has sent.
+    pub echo: Option<Echo>,
+}
+
+/// A mark on its way back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Echo {
+    /// The last mark that came over the link.
+    pub mark: u64,
+    /// How long it was kept, in microseconds.
+    pub held: u64,
 }
 
 /// A request for the entries that follow one.

@@ -42,6 +42,12 @@ fn batches() -> impl Strategy<Value = Batch> {
     })
 }
 
+fn readings() -> impl Strategy<Value = Reading> {
+    let echo = (any::<u64>(), any::<u64>()).prop_map(|(mark, held)| Echo { mark, held });
+    let reading = (0..=Timestamp::MAX.0, any::<u64>(), proptest::option::of(echo));
+    reading.prop_map(|(wall, mark, echo)| Reading { wall: Timestamp(wall), mark, echo })
+}
+
 fn frames() -> impl Strategy<Value = Frame> {
     let region = "[a-zA-Z0-9][a-z0-9_.-]{0,31}".prop_map(|name| name.parse().unwrap());
     let hello = (region, origins(), vectors(), names(), sets(), any::<bool>()).prop_map(
@@ -49,9 +55,10 @@ fn frames() -> impl Strategy<Value = Frame> {
             Frame::Hello(Hello { region, origin, vector, names, direct, heard })
         },
     );
-    let digest = (vectors(), 0..=Timestamp::MAX.0, sets(), sets()).prop_map(
-        |(vector, clock, direct, unnamed)| {
-            Frame::Digest(Digest { vector, clock: Timestamp(clock), direct, unnamed })
+    let reading = proptest::option::of(readings());
+    let digest = (vectors(), 0..=Timestamp::MAX.0, sets(), sets(), reading).prop_map(
+        |(vector, clock, direct, unnamed, reading)| {
+            Frame::Digest(Digest { vector, clock: Timestamp(clock), direct, unnamed, reading })
         },
     );
     let pull = (origins(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
@@ -139,6 +146,23 @@ fn a_vector_out_of_order_is_refused() {
     let end = bytes.len();
     bytes[end - 48..].rotate_left(24);
     assert!(matches!(Frame::decode(&bytes.into()), Err(DecodeError::Form("version vector"))));
+}
+
+/// A digest of the first release, which said nothing of wall clocks.
+#[test]
+fn a_digest_without_a_reading_is_understood() {
+    let body = "a466766563746f724065636c6f636b05666469726563744067756e6e616d656440";
+    let body = body.as_bytes().chunks(2).map(|hex| std::str::from_utf8(hex).unwrap());
+    let mut bytes = vec![FORMAT_VERSION, KIND_DIGEST];
+    bytes.extend(body.map(|hex| u8::from_str_radix(hex, 16).unwrap()));
+    let digest = Digest {
+        vector: VersionVector::new(),
+        clock: Timestamp(5),
+        direct: Vec::new(),
+        unnamed: Vec::new(),
+        reading: None,
+    };
+    assert_eq!(Frame::decode(&bytes.into()).unwrap(), Frame::Digest(digest));
 }
 
 #[test]

@@ -51,6 +51,8 @@ impl Site {
                 let mut clock = seen.lock().unwrap();
                 *clock = timestamp.max(*clock);
             }),
+            wall: Arc::new(|| Timestamp(1_790_000_000_000_000)),
+            judge_clock: Arc::new(|_, _| {}),
             origin_renewed: Arc::new(move |identity| {
                 renewal.send_replace(Some(identity.origin));
             }),

@@ -31,7 +31,7 @@ async fn wrong_methods_are_told_the_right_ones() {
 async fn wrong_paths_and_names_are_refused() {
     let cluster = one().await;
     let solo = cluster.at("solo");
-    for path in ["/", "/v1", "/v1/docs", "/v2/docs/notes/a", "/v1/documents/notes/a", "/metrics"] {
+    for path in ["/", "/v1", "/v1/docs", "/v2/docs/notes/a", "/v1/documents/notes/a", "/metric"] {
         solo.get(path).refused(404, "no_such_route").await;
     }
     for path in [

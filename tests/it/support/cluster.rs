@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anabranch::node::{Node, NodeBuilder};
 use anabranch::pki;
 use anabranch::settings::{Limits, PkiPaths, RegionSettings, Settings};
 use anabranch::transport::LinkState;
-use anabranch_crdt::ids::{ClusterId, RegionName};
+use anabranch_crdt::clock::ClockOffset;
+use anabranch_crdt::ids::{ClusterId, RegionName, Timestamp};
 use anabranch_crdt::policy::{Extent, PathRule, Policies, Policy};
 use bytes::Bytes;
 use serde_json::Value;
@@ -26,6 +30,8 @@ pub(crate) struct Plan {
     collections: BTreeMap<String, Policies>,
     /// Regions whose file says nothing of collections.
     bare: Vec<RegionName>,
+    /// How far wall clocks are ahead of the true time, in microseconds.
+    clocks: BTreeMap<RegionName, Arc<AtomicI64>>,
 }
 
 impl Plan {
@@ -35,12 +41,19 @@ impl Plan {
             limits: Limits::default(),
             collections: BTreeMap::new(),
             bare: Vec::new(),
+            clocks: BTreeMap::new(),
         }
     }
 
     /// Leaves the collections out of the file of one region.
     pub(crate) fn bare(mut self, name: &str) -> Self {
         self.bare.push(region(name));
+        self
+    }
+
+    /// Sets the wall clock of a region ahead of the true time, or behind it.
+    pub(crate) fn clock(mut self, name: &str, ahead: i64) -> Self {
+        self.clocks.insert(region(name), Arc::new(AtomicI64::new(ahead)));
         self
     }
 
@@ -155,13 +168,38 @@ impl Cluster {
     /// Starts a region on its directory, and tells the others where it is.
     pub(crate) async fn start_node(&mut self, name: &str) {
         let span = info_span!("node", region = name);
-        let started = NodeBuilder::new(self.settings(name)).start().instrument(span).await;
+        let mut builder = NodeBuilder::new(self.settings(name));
+        if let Some(ahead) = self.plan.clocks.get(&region(name)).cloned() {
+            builder = builder.wall_clock(Arc::new(move || {
+                ClockOffset(ahead.load(Ordering::Relaxed)).add_to(true_time())
+            }));
+        }
+        let started = builder.start().instrument(span).await;
         let node = started.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         for other in self.running.values() {
             other.node.transport().set_peer_address(&region(name), node.quic_addr()).unwrap();
         }
         let client = Client::new(node.http_addr());
         self.running.insert(region(name), Running { node, client });
+    }
+
+    /// Sets the wall clock of a region that was planned with one of its own.
+    pub(crate) fn set_clock(&self, name: &str, ahead: i64) {
+        self.plan.clocks[&region(name)].store(ahead, Ordering::Relaxed);
+    }
+
+    /// Keeps every other region from having a link to this one, which may be down.
+    pub(crate) fn refuse(&self, name: &str) {
+        for other in self.others(name) {
+            self.node(&other).transport().set_link(&region(name), LinkState::Cut).unwrap();
+        }
+    }
+
+    /// Lets the links come up again that were refused.
+    pub(crate) fn admit(&self, name: &str) {
+        for other in self.others(name) {
+            self.node(&other).transport().set_link(&region(name), LinkState::Up).unwrap();
+        }
     }
 
     /// Stops a region cleanly.
@@ -300,7 +338,7 @@ impl Cluster {
         self.running.get(&region(name)).unwrap_or_else(|| panic!("{name} does not run"))
     }
 
-    fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.running.keys().map(ToString::to_string).collect()
     }
 
@@ -342,6 +380,12 @@ pub(crate) async fn pages(client: &Client, path: &str) -> Vec<Bytes> {
             None => return pages,
         }
     }
+}
+
+/// What a clock shows that is right.
+pub(crate) fn true_time() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp(u64::try_from(since.as_micros()).unwrap())
 }
 
 pub(crate) fn region(name: &str) -> RegionName {

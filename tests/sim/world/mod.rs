@@ -1,5 +1,6 @@
 //! One run: virtual time, nodes, clients and faults, all drawn from one seed.
 
+mod clocks;
 mod faults;
 mod links;
 
@@ -153,6 +154,7 @@ impl World {
             assert!(self.now < deadline, "no convergence after healing: {}", self.differences());
             self.run_until(self.now + self.plan.interval / 2);
         }
+        self.judge_clocks();
         let absent = self.absent.map(|node| self.disks.remove(node));
         self.oracle.judge(&self.disks, absent.as_deref());
         self.report.healed_in = self.now - healed_at;
@@ -229,7 +231,9 @@ impl World {
             let other = self.regions.iter().position(|region| *region == peer.region);
             let joined =
                 other.is_some_and(|other| self.plan.topology.joins(node, other, self.plan.nodes));
-            let level = peer.entries_behind == 0
+            let true_clock = other.is_none_or(|other| self.is_measured_rightly(node, other, peer));
+            let level = true_clock
+                && peer.entries_behind == 0
                 && peer.seconds_behind == 0.0
                 && peer.entries_missing == 0
                 && peer.connected;
