@@ -36,6 +36,9 @@ pub struct Collisions {
     /// The changes that the batch brought.
     pub(super) new: Vec<ChangeHash>,
     pub(super) pairs: Vec<(Touch, Touch)>,
+    /// Pairs of deletes. They are no conflict, but either of them may have replaced a side of one
+    /// that the other is a side of.
+    pub(super) ties: Vec<(Touch, Touch)>,
     /// Changes that are about a conflict.
     pub(super) acts: Vec<(ConflictId, ChangeHash)>,
     /// Changes of which an earlier admission was heard of than the one that counted.
@@ -57,6 +60,7 @@ impl Collisions {
     pub fn extend(&mut self, later: Self) {
         self.new.extend(later.new);
         self.pairs.extend(later.pairs);
+        self.ties.extend(later.ties);
         self.acts.extend(later.acts);
         self.readmitted.extend(later.readmitted);
     }
@@ -129,10 +133,13 @@ pub(super) fn apply_parsed(
     guarded(|| document.doc.apply_changes(changes.iter().cloned()))?
         .map_err(|error| ApplyError::Unfit(error.to_string()))?;
     let reader = Reader::new(document, policies);
-    let pairs = concurrent.pairs(reader, &changes);
+    let found = concurrent.pairs(reader, &changes);
+    let (ties, pairs) = found.into_iter().partition(|(one, other)| {
+        matches!((&one.action, &other.action), (Action::Delete, Action::Delete))
+    });
     let acts = changes.iter().filter_map(act).collect();
     let new = changes.iter().map(automerge::Change::hash).collect();
-    let collisions = Collisions { new, pairs, acts, readmitted: BTreeSet::new() };
+    let collisions = Collisions { new, pairs, ties, acts, readmitted: BTreeSet::new() };
     Ok(Applied { new: order, waiting, collisions })
 }
 
@@ -311,7 +318,7 @@ impl Class {
     fn meets(self, other: Self) -> bool {
         match (self, other) {
             (Self::Plain, Self::Plain | Self::Deletion)
-            | (Self::Deletion, Self::Plain | Self::Edit)
+            | (Self::Deletion, Self::Plain | Self::Edit | Self::Deletion)
             | (Self::Edit, Self::Deletion) => true,
             (Self::Plain | Self::Insertion | Self::Policy | Self::Edit | Self::Deletion, _) => {
                 false
@@ -401,14 +408,14 @@ fn removal(remover: &Touch, inside: &Touch) -> Touch {
     }
 }
 
-/// Tells whether two concurrent operations on one register are a conflict: equal values are none,
-/// two deletes are none, two increments add up, and of two resolutions of one conflict one counts.
+/// Tells whether two concurrent operations on one register have to do with each other: equal
+/// values have not, two increments add up, and of two resolutions of one conflict one counts.
 fn differ(one: &Touch, other: &Touch) -> bool {
     if one.resolves.is_some() && one.resolves == other.resolves {
         return false;
     }
     match (&one.action, &other.action) {
-        (Action::Delete, Action::Delete) | (Action::Increment, Action::Increment) => false,
+        (Action::Increment, Action::Increment) => false,
         // Counters that start alike are two all the same.
         (Action::Put(ScalarValue::Counter(_)), Action::Put(ScalarValue::Counter(_))) => true,
         (Action::Put(one), Action::Put(other)) => one != other,

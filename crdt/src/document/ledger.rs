@@ -136,6 +136,7 @@ impl Ledger {
         for (one, other) in &collisions.pairs {
             self.join(document, id, [one, other]);
         }
+        self.tie(document, id, &collisions.ties);
         for (conflict, change) in &collisions.acts {
             self.act(document, id, *conflict, *change);
         }
@@ -346,6 +347,29 @@ impl Ledger {
     fn row(&self, conflict: ConflictId) -> Option<&Row> {
         let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
         self.rows.values().flatten().find(has_id)
+    }
+
+    /// Puts deletes into the rows of deletes that they are concurrent to.
+    fn tie(&mut self, document: &Document, id: DocumentId, ties: &[(Touch, Touch)]) {
+        let mut left: Vec<_> = ties.iter().collect();
+        loop {
+            let before = left.len();
+            left.retain(|(one, other)| {
+                let rows = self.rows.get(&one.register).into_iter().flatten();
+                let [first, second] = [one, other].map(|t| (t.counter, t.operation.clone()));
+                let known = |row: &Row| {
+                    row.members.contains_key(&first) || row.members.contains_key(&second)
+                };
+                let joins = rows.into_iter().any(known);
+                if joins {
+                    self.join(document, id, [one, other]);
+                }
+                !joins
+            });
+            if left.len() == before {
+                return;
+            }
+        }
     }
 
     /// Puts two operations into one row, merging the rows that have either.

@@ -90,16 +90,17 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn draft(&self) -> Option<Draft<'a>> {
+        let merged = || mirror::draft(self);
         if let Some(settled) = &self.conflict.settled {
-            return self.only_the_act(ChangeHash(settled.change.0));
+            return self.only_the_act(ChangeHash(settled.change.0)).or_else(merged);
         }
         if self.row.is_of_parts() {
-            return rewrite::draft(self);
+            return rewrite::draft(self).or_else(merged);
         }
         if self.conflict.policy.chooses() {
-            return self.chosen().or_else(|| mirror::draft(self));
+            return self.chosen().or_else(merged);
         }
-        mirror::draft(self).or_else(|| self.shown())
+        merged().or_else(|| self.shown())
     }
 
     fn new_draft(&self, at: Timestamp) -> Draft<'a> {
