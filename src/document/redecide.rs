@@ -213,6 +213,10 @@ impl Pass<'_> {
         let collections = &self.documents.setting.collections;
         let touched = collections.take_touched(self.name);
         let wanted = collections.of(Some(self.name));
+        if touched.is_some() {
+            // Other settings held in between, also for documents that were gone through already.
+            self.record.reached = None;
+        }
         self.record.due = self.record.due.max(touched).max(self.record.differs_from(&wanted));
         let Some(due) = self.record.due else { return Ok(false) };
         self.show(|progress| progress.decided_by = None);

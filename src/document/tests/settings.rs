@@ -308,16 +308,16 @@ async fn a_write_meets_what_the_new_settings_show() {
 async fn broken_off(node: &Fixture, left: u64) {
     let mut progress = node.documents.setting.collections.progress().subscribe();
     let redecider = Redecider::new(node.documents.clone());
-    let deciding = tokio::spawn(async move { redecider.once().await });
+    let mut deciding = tokio::task::JoinSet::new();
+    deciding.spawn(async move { redecider.once().await });
     let far = progress.wait_for(|all| {
         let progress = all.get(&notes()).copied().unwrap_or_default();
         progress.rounds > 0
             || (progress.decided_by.is_none() && (1..=left).contains(&progress.left))
     });
     drop(far.await.unwrap());
-    deciding.abort();
-    // It may have come to its end before it was told to stop.
-    drop(deciding.await);
+    // It may have come to its end before it is told to stop.
+    deciding.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
