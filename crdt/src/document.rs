@@ -14,6 +14,7 @@
 
 mod admissions;
 mod collisions;
+mod history;
 mod ledger;
 mod ranking;
 mod register;
@@ -41,6 +42,9 @@ use crate::policy::Policies;
 
 use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
+pub use history::{
+    Blamed, Difference, HistoryCursor, HistoryPage, MAX_PATHS, Recorded, differences,
+};
 pub use ledger::{Flip, Ledger, StoredConflictError};
 
 /// Who makes a change, and when.
@@ -170,13 +174,17 @@ impl Document {
     /// it saw; fields that were written concurrently keep the document alive.
     #[must_use]
     pub fn exists(&self) -> bool {
-        let heads = self.doc.get_heads();
+        self.exists_at(&self.doc, &self.doc.get_heads())
+    }
+
+    /// Tells whether the document was there when its heads were these, which `at` reads.
+    fn exists_at(&self, at: &impl ReadDoc, heads: &[automerge::ChangeHash]) -> bool {
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
             meta.and_then(|meta| meta.message)
                 .is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
         };
-        !heads.is_empty() && (self.doc.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
+        !heads.is_empty() && (at.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }
 
     /// Returns the frontier, sorted.
@@ -225,8 +233,9 @@ impl Document {
     }
 }
 
-/// Returns the digest of sorted heads.
-fn digest(heads: &[ChangeHash]) -> [u8; 16] {
+/// Returns 16 bytes that name sorted heads.
+#[must_use]
+pub fn digest(heads: &[ChangeHash]) -> [u8; 16] {
     if let [ChangeHash(only)] = heads {
         let mut digest = [0; 16];
         digest.iter_mut().zip(only).for_each(|(to, from)| *to = *from);

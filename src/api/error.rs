@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use super::reply;
 
 /// Codes of [`ErrorKind::Invalid`] that mean: well-formed, but not what a document can take.
-const UNPROCESSABLE: [&str; 8] = [
+const UNPROCESSABLE: [&str; 9] = [
     "invalid_edit",
     "invalid_patch",
     "malformed_edit",
@@ -24,6 +24,7 @@ const UNPROCESSABLE: [&str; 8] = [
     "too_deep",
     "unfit_edit",
     "unknown_candidate",
+    "unknown_heads",
 ];
 
 /// Seconds after which a client is asked to try again.

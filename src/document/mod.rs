@@ -10,6 +10,7 @@ mod cache;
 mod clock;
 mod collections;
 mod doorbell;
+mod history;
 mod listing;
 mod loaded;
 mod owner;
@@ -38,7 +39,7 @@ use anabranch_crdt::ids::{
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{DocumentRow, Journal, LedgerPosition, Position};
@@ -50,6 +51,7 @@ pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
 pub use collections::{CollectionSettings, SettingsWritten};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
+pub use history::{Comparison, Point};
 pub(crate) use listing::named as read_conflict;
 pub use redecide::{Redecided, Redecider};
 pub use retention::{RETENTION_PERIOD, Retention};
@@ -200,6 +202,8 @@ impl fmt::Debug for Setting {
 pub struct Documents {
     setting: Arc<Setting>,
     queues: Arc<[mpsc::Sender<Request>]>,
+    /// Questions about the past that may be answered at a time.
+    past: Arc<Semaphore>,
 }
 
 /// The owner threads. They end after [`Documents::stop`].
@@ -253,7 +257,8 @@ impl Documents {
                 Error::new(ErrorKind::Unavailable, "no_thread", message)
             })?);
         }
-        let documents = Self { setting, queues: senders };
+        let past = Arc::new(Semaphore::new(setting.owners.max(1)));
+        let documents = Self { setting, queues: senders, past };
         Ok((documents, Owners { threads, ended }))
     }
 

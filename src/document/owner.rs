@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::cache::Cache;
+use super::history::{self, Replica};
 use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
@@ -98,6 +99,18 @@ impl Owner {
                 self.step(id, None, reply, |loaded, _| {
                     Ok((loaded.document.changes_since(&heads), Outcome::default()))
                 });
+            }
+            Request::Replica { id, reply } => {
+                self.step(id, None, reply, |loaded, scene| {
+                    Ok((Replica::of(loaded, scene.policies), Outcome::default()))
+                });
+            }
+            Request::Revert { name, heads, message, precondition, reply } => {
+                let id = DocumentId::from(&name);
+                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
+                    history::revert(loaded, scene, &heads, &precondition, message)
+                };
+                self.step(id, Some(name), reply, step);
             }
             Request::Forget { document, conflicts, reply } => {
                 self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::Change;
 use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName};
+use anabranch_crdt::message::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::history::Replica;
 use super::redecide::{Reach, Redecided};
 use super::{Document, Precondition, Resolution, Write};
 use crate::error::Error;
@@ -50,6 +52,17 @@ pub(super) enum Request {
         id: DocumentId,
         heads: Vec<ChangeHash>,
         reply: Reply<Vec<Change>>,
+    },
+    Replica {
+        id: DocumentId,
+        reply: Reply<Replica>,
+    },
+    Revert {
+        name: DocumentName,
+        heads: Vec<ChangeHash>,
+        message: Message,
+        precondition: Precondition,
+        reply: Reply<(Option<Document>, bool)>,
     },
     /// Settled conflicts are old enough to be dropped; answers how many were.
     Forget {

@@ -81,6 +81,8 @@ pub(super) enum What {
     Increment,
     /// A part of a container that counts as one value was edited.
     Edited,
+    /// A write left nothing of other values but itself.
+    Cleared,
     /// The field was deleted.
     Deleted,
     /// An object around the field was deleted or replaced, and the field with it.
@@ -475,13 +477,14 @@ impl Row {
         let replaced: BTreeSet<&str> =
             self.members.values().flat_map(|m| m.replaced.iter().map(String::as_str)).collect();
         let mut last: BTreeMap<Origin, u64> = BTreeMap::new();
-        for ((counter, _), member) in &self.members {
+        let written = || self.members.iter().filter(|(_, member)| member.what != What::Cleared);
+        for ((counter, _), member) in written() {
             last.insert(member.writer, *counter);
         }
         let stands = |((counter, operation), member): &(&(u64, String), &Member)| {
             !replaced.contains(operation.as_str()) && last.get(&member.writer) == Some(counter)
         };
-        let standing: Vec<_> = self.members.iter().filter(stands).collect();
+        let standing: Vec<_> = written().filter(stands).collect();
         let edits = self.is_of_parts();
         let change = |member: &Member| automerge::ChangeHash(member.change.0);
         let known = |member: &Member| {
@@ -518,6 +521,7 @@ fn deed(document: &Document, touch: &Touch) -> (What, Option<Value>) {
     let whole = touch.register.0.is_empty();
     match &touch.action {
         Action::Delete if touch.replaced.is_empty() && !whole => (What::Removed, None),
+        Action::Delete if touch.clears(document) => (What::Cleared, None),
         Action::Delete => (What::Deleted, None),
         Action::Increment => (What::Increment, seen()),
         Action::Edit => (What::Edited, seen()),

@@ -36,7 +36,7 @@ pub(super) fn content(case: &Case<'_>, winner: &Candidate) -> Option<Content> {
     let doc = &case.document.doc;
     let change = ChangeHash(winner.change.0);
     let value = match case.member(winner)? {
-        What::Deleted | What::Removed => return None,
+        What::Cleared | What::Deleted | What::Removed => return None,
         What::Scalar => match operation(doc, &winner.id)?.action {
             OpType::Put(scalar) => hydrate::Value::Scalar(scalar),
             _ => return None,
