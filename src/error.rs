@@ -7,6 +7,8 @@ use std::fmt;
 pub enum ErrorKind {
     /// The request is wrong: correct it.
     Invalid,
+    /// Nobody may do this: do something else.
+    Forbidden,
     /// There is no such document, conflict or collection.
     NotFound,
     /// The request does not fit the present state: read again, then decide.

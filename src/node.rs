@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
-use anabranch_crdt::policy::Policies;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -22,8 +21,8 @@ use uuid::Uuid;
 
 use crate::api::{self, ApiState, Sources};
 use crate::document::{
-    Documents, Doorbell, NodeClock, OwnerQueues, Owners, Retention, Setting, WallClock,
-    owner_queues,
+    Collections, Documents, Doorbell, NodeClock, OwnerQueues, Owners, Redecider, Retention,
+    Setting, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
@@ -79,6 +78,10 @@ impl NodeBuilder {
         let listener = listen(own.http).await?;
         let http = listener.local_addr().map_err(|error| cannot_listen(own.http, &error))?;
         let parts = self.storage()?;
+        if let Err(error) = parts.documents.seed(&self.settings.collections).await {
+            parts.close().await;
+            return Err(error);
+        }
         let parts = match self.connect(parts) {
             Ok(parts) => parts,
             Err(failed) => {
@@ -105,12 +108,15 @@ impl NodeBuilder {
         let (doorbell, queues) = owner_queues(owners, limits.queue);
         let (commits, commit_receiver) = commit_channel();
         let bell = ConflictBell::new();
-        let journal = self.open_journal(doorbell, commits, bell.clone())?;
+        let collections = Collections::new([]);
+        let journal = self.open_journal(doorbell, commits, bell.clone(), collections.clone())?;
         let clock =
             NodeClock::new(Arc::clone(&self.wall), journal.clock_floor(), limits.clock_skew);
         clock.observe(journal.latest_admission());
         journal.name_origin(journal.origin(), &self.settings.region);
-        let documents = self.documents(&journal, &clock, owners, queues);
+        let loaded = collections.load(&journal);
+        loaded.inspect_err(|_| journal.close())?;
+        let documents = self.documents(&journal, &clock, collections, (owners, queues));
         let (documents, owners) = documents.inspect_err(|_| journal.close())?;
         let commits = Some(commit_receiver);
         Ok(Storage { journal, documents, owners, clock, bell, commits })
@@ -120,15 +126,14 @@ impl NodeBuilder {
         &self,
         journal: &Journal,
         clock: &NodeClock,
-        owners: usize,
-        queues: OwnerQueues,
+        collections: Collections,
+        (owners, queues): (usize, OwnerQueues),
     ) -> Result<(Documents, Owners), Error> {
         let mut limits = self.settings.limits.clone();
         limits.cache_bytes = limits.cache_bytes.saturating_sub(page_cache(limits.cache_bytes));
         let setting = Setting {
             region: self.settings.region.clone(),
-            collections: self.settings.collections.clone(),
-            default_policies: Policies::default(),
+            collections,
             limits,
             owners,
             journal: journal.clone(),
@@ -142,6 +147,7 @@ impl NodeBuilder {
         doorbell: Doorbell,
         commits: CommitSender,
         bell: ConflictBell,
+        collections: Collections,
     ) -> Result<Journal, Error> {
         let directory = &self.settings.data;
         fs::create_dir_all(directory).map_err(|error| {
@@ -155,6 +161,8 @@ impl NodeBuilder {
             cache_bytes: page_cache(self.settings.limits.cache_bytes),
             new_origin: Box::new(move || Origin::of_region(&region, *Uuid::new_v4().as_bytes())),
             publish: Box::new(move |batch| {
+                // First, so that who hears of new settings finds them in force.
+                collections.committed(batch);
                 doorbell.committed(batch);
                 commits.committed(batch);
                 bell.committed(batch);
@@ -299,6 +307,7 @@ impl Node {
         let mut edge = JoinSet::new();
         edge.spawn(api::serve(listener, ApiState::new(settings, sources), stop).in_current_span());
         let mut chores = JoinSet::new();
+        chores.spawn(Redecider::new(documents.clone()).run().in_current_span());
         chores.spawn(Retention::new(documents).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })

@@ -20,7 +20,8 @@ pub struct Settings {
     pub region: RegionName,
     /// Every region, in the order of the file, this one included.
     pub regions: Vec<RegionSettings>,
-    /// Policies by collection; a collection that is absent resolves by `auto`.
+    /// The settings that collections start with; once a collection has replicated ones, those hold.
+    /// A collection that never got any resolves by `auto`.
     pub collections: BTreeMap<CollectionName, Policies>,
     /// Limits of this node.
     pub limits: Limits,

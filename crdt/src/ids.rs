@@ -160,11 +160,26 @@ impl fmt::Display for DocumentId {
     }
 }
 
-/// The name of a collection: 1 to 64 bytes of `a-z A-Z 0-9 _ - .`, starting with a letter or digit.
+/// The name of a collection: 1 to 64 bytes of `a-z A-Z 0-9 _ - .`, starting with a letter or digit;
+/// or the one that is reserved, [`CollectionName::settings`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CollectionName(String);
 
 impl CollectionName {
+    /// Returns the reserved collection, which holds the settings of all others: each as the
+    /// document whose key is the name of its collection.
+    #[must_use]
+    pub fn settings() -> Self {
+        Self(SETTINGS.to_owned())
+    }
+
+    /// Tells whether this is the reserved collection, which is read like any other and written by
+    /// the store alone.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0 == SETTINGS
+    }
+
     /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -176,6 +191,9 @@ impl FromStr for CollectionName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
+        if text == SETTINGS {
+            return Ok(Self::settings());
+        }
         plain_name("collection", text, MAX_COLLECTION_BYTES).map(Self)
     }
 }
@@ -366,6 +384,9 @@ fn plain_name(what: &str, text: &str, longest: usize) -> Result<String, NameErro
     }
 }
 
+/// The collection of settings: no other name starts so.
+const SETTINGS: &str = "_collections";
+
 /// The UUID namespace of named documents; it never changes, because document ids follow from it.
 const NAMESPACE: Uuid = Uuid::from_bytes([
     0x5a, 0x1d, 0x0e, 0x6c, 0x94, 0x3b, 0x4f, 0x52, 0x9c, 0x77, 0x2e, 0x61, 0xa8, 0x0b, 0xd3, 0x4e,
@@ -394,6 +415,10 @@ mod tests {
         }
         check_refused::<CollectionName>("", "starts with a letter or a digit");
         check_refused::<CollectionName>("_users", "starts with a letter or a digit");
+        check_refused::<CollectionName>("_collections2", "starts with a letter or a digit");
+        let reserved: CollectionName = "_collections".parse().unwrap();
+        assert!(reserved == CollectionName::settings() && reserved.is_reserved());
+        assert!(!"collections".parse::<CollectionName>().unwrap().is_reserved());
         check_refused::<CollectionName>("ü", "starts with a letter or a digit");
         check_refused::<CollectionName>("a/b", "'a/b' has '/'");
         check_refused::<CollectionName>("a\n", "has '\\n'");

@@ -92,7 +92,7 @@ fn target(path: &str) -> Result<Target, Problem> {
     Ok(verb.map_or(Target::Conflict(id), |verb| Target::Action(id, verb)))
 }
 
-fn method_not_allowed(allowed: &'static str) -> Problem {
+pub(super) fn method_not_allowed(allowed: &'static str) -> Problem {
     let detail = format!("this route takes {allowed}");
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         .with_header(ALLOW, HeaderValue::from_static(allowed))

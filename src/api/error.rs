@@ -114,6 +114,7 @@ impl From<Error> for Problem {
                 problem.with_retry()
             }
             ErrorKind::Invalid
+            | ErrorKind::Forbidden
             | ErrorKind::NotFound
             | ErrorKind::Conflict
             | ErrorKind::Precondition
@@ -139,6 +140,7 @@ fn status(kind: ErrorKind, code: &str) -> StatusCode {
     match kind {
         ErrorKind::Invalid if UNPROCESSABLE.contains(&code) => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Precondition => StatusCode::PRECONDITION_FAILED,
@@ -205,6 +207,7 @@ mod tests {
     fn every_kind_has_its_status() {
         for (kind, expected, retried) in [
             (ErrorKind::Invalid, 400, false),
+            (ErrorKind::Forbidden, 403, false),
             (ErrorKind::NotFound, 404, false),
             (ErrorKind::Conflict, 409, false),
             (ErrorKind::Precondition, 412, false),

@@ -10,6 +10,7 @@
 
 mod body;
 mod changes;
+mod collections;
 mod conflicts;
 mod documents;
 mod error;
@@ -234,6 +235,14 @@ fn routes() -> Routes {
         .post("/v1/conflicts:resolve", conflicts::resolve_all)
         .post("/v1/conflicts:dismiss", conflicts::dismiss_all)
         .post("/v1/conflicts:reopen", conflicts::reopen_all)
+        .get("/v1/collections", collections::list)
+        .get("/v1/collections/{collection}", collections::read)
+        .route(MethodFilter::PUT, "/v1/collections/{collection}", collections::put)
+        .describe(Method::PUT, "/v1/collections/{collection}")
+        .route(MethodFilter::DELETE, "/v1/collections/{collection}", collections::delete)
+        .describe(Method::DELETE, "/v1/collections/{collection}")
+        .route(MethodFilter::POST, "/v1/collections/{collection}", collections::act)
+        .describe(Method::POST, "/v1/collections/{collection}:simulate")
         .get("/v1/replication", status::replication)
         .get("/v1/status", status::status)
         .get("/v1/limits", status::limits)

@@ -11,6 +11,9 @@ use super::error::Problem;
 /// What stands before the name of a document in a path.
 const DOCS: &str = "/v1/docs/";
 
+/// What stands before the name of a collection whose settings are meant.
+const COLLECTIONS: &str = "/v1/collections/";
+
 /// Reads the document that a path names. The key is all that follows the collection, so it may
 /// hold `/`, written as it is or as `%2F`.
 pub(super) fn document_name(path: &str) -> Result<DocumentName, Problem> {
@@ -33,6 +36,11 @@ pub(super) fn document_below(prefix: &str, path: &str) -> Result<DocumentName, P
 /// Reads the collection that a path names.
 pub(super) fn listed_collection(path: &str) -> Result<CollectionName, Problem> {
     collection_name(path.strip_prefix(DOCS).unwrap_or_default())
+}
+
+/// Reads the collection whose settings a path names.
+pub(super) fn set_collection(path: &str) -> Result<CollectionName, Problem> {
+    collection_name(path.strip_prefix(COLLECTIONS).unwrap_or_default())
 }
 
 fn collection_name(encoded: &str) -> Result<CollectionName, Problem> {

@@ -79,6 +79,7 @@ impl From<Error> for Failure {
                 Self::Unreachable(message)
             }
             ErrorKind::Invalid
+            | ErrorKind::Forbidden
             | ErrorKind::Conflict
             | ErrorKind::Precondition
             | ErrorKind::TooLarge

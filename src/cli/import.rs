@@ -73,6 +73,15 @@ Lines with the same key are written in their order.";
 /// # Errors
 /// The input cannot be read, a line is bad, or what the node said.
 pub(crate) async fn run(args: ImportArgs) -> Result<(), Failure> {
+    if args.collection.is_reserved() {
+        // What `export` writes of it is for people: it names no collection inside the settings.
+        let message = format!(
+            "'{}' holds the settings of collections, and is not imported: `anabranch collections \
+             set` sets them",
+            args.collection
+        );
+        return Err(Failure::Usage(message));
+    }
     let mut signals = Signals::install()?;
     let input = Input::open(&args.file)?;
     let mut progress = Progress::of_bytes(input.bytes);

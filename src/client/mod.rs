@@ -60,6 +60,7 @@ pub use report::{
     CollidedValue, Collision, ConnectionState, DocumentReport, Side, SyncReport, SyncStatus,
 };
 
+use crate::document::check_writable;
 use crate::error::{Error, ErrorKind};
 use crate::leaf::{MAX_WATCHED_COLLECTIONS, MAX_WATCHED_NAMES};
 pub use crate::leaf::{Outlook, Refusal};
@@ -213,7 +214,8 @@ impl Client {
     /// in the replica. A document that does not exist is created.
     ///
     /// # Errors
-    /// `Invalid` and `TooLarge` for a value that a document cannot hold; `Corrupt`, `Unavailable`.
+    /// `Invalid` and `TooLarge` for a value that a document cannot hold; `Forbidden` (the reserved
+    /// collection); `Corrupt`, `Unavailable`.
     pub fn put(&self, name: &DocumentName, value: &Value) -> Result<(), Error> {
         self.write(name, LocalWrite::Put(value))
     }
@@ -236,6 +238,7 @@ impl Client {
     }
 
     fn write(&self, name: &DocumentName, write: LocalWrite<'_>) -> Result<(), Error> {
+        check_writable(&name.collection)?;
         let written = self.shared.replica().write(name, write)?;
         if written == Written::Change {
             self.shared.edits.send_modify(|edits| *edits = edits.wrapping_add(1));

@@ -162,6 +162,7 @@ impl Documents {
         author: Option<AuthorName>,
         precondition: Precondition,
     ) -> Result<Written, Error> {
+        super::check_writable(&name.collection)?;
         let heads = self.of_past(name, move |replica| replica.heads(&to)).await?;
         let message = Message { act: Act::Revert, author, note };
         let name = name.clone();

@@ -1,8 +1,8 @@
 //! A document in an owner's memory: its CRDT, its ledger, and the row that reads are answered from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::conflict::{Conflict, ConflictId};
 use anabranch_crdt::document::{
     Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
 };
@@ -10,12 +10,13 @@ use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, Timestamp};
 use anabranch_crdt::json;
 use anabranch_crdt::message::Message;
-use anabranch_crdt::policy::Policies;
+use anabranch_crdt::policy::{Policies, PolicyVersion};
 use bytes::Bytes;
 use serde_json::Value;
 use tracing::warn;
 
 use super::clock::NodeClock;
+use super::redecide::{Reach, Redecided};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{
     ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, StoredDocument,
@@ -141,6 +142,71 @@ impl Loaded {
             return Ok(());
         }
         self.ledger.absorb(&self.document, self.id, scene.policies, collisions);
+        self.decide(scene, outcome)
+    }
+
+    /// Decides what is in the ledger by the present settings; the row of the document is brought up
+    /// to date where something follows from that.
+    pub(super) fn redecide(
+        &mut self,
+        reach: Reach,
+        scene: Scene<'_>,
+    ) -> Result<(Redecided, Outcome), ApplyError> {
+        let before = self.winners();
+        let mut outcome = Outcome::default();
+        if reach == Reach::Whole {
+            self.ledger.rebuild(&self.document, self.id, scene.policies)?;
+        }
+        self.decide(scene, &mut outcome)?;
+        let decided = outcome.rows.len() as u64;
+        if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
+            self.show(scene, &mut outcome);
+        }
+        let after = self.winners();
+        let flipped = after
+            .iter()
+            .filter(|(id, winner)| before.get(*id).is_none_or(|before| before != *winner));
+        let flipped = flipped.count() as u64;
+        Ok((Redecided { documents: 1, conflicts: decided, flipped }, outcome))
+    }
+
+    /// Tells whether every conflict is decided by these settings.
+    pub(super) fn is_decided_by(&self, version: PolicyVersion) -> bool {
+        self.ledger.conflicts().all(|conflict| conflict.version == version)
+    }
+
+    /// The candidate that wins of each conflict that people have not settled.
+    fn winners(&self) -> BTreeMap<ConflictId, Option<String>> {
+        let winner = |conflict: &Conflict| {
+            let candidate = conflict.winner.and_then(|winner| conflict.candidates.get(winner));
+            (conflict.id, candidate.map(|candidate| candidate.id.clone()))
+        };
+        let undecided = |conflict: &&Conflict| conflict.settled.is_none();
+        self.ledger.conflicts().filter(undecided).map(winner).collect()
+    }
+
+    /// Starts the document with a change that other regions make as well, unless it was started;
+    /// answers whether it was.
+    pub(super) fn seed(
+        &mut self,
+        change: Change,
+        scene: Scene<'_>,
+    ) -> Result<(bool, Outcome), Error> {
+        if self.document.changes() > 0 {
+            return Ok((false, Outcome::default()));
+        }
+        let id = self.id;
+        let at = scene.clock.tick();
+        let admitted = Admitted { change: change.bytes.clone(), at, by: Some(scene.origin) };
+        self.document.apply(&[admitted], scene.policies).map_err(|error| damaged(id, error))?;
+        let mut outcome = Outcome::default();
+        let draft = self.draft(change, at);
+        outcome.drafts.push(draft);
+        self.show(scene, &mut outcome);
+        Ok((true, outcome))
+    }
+
+    fn decide(&mut self, scene: Scene<'_>, outcome: &mut Outcome) -> Result<(), ApplyError> {
         let Self { document, ledger, id, .. } = self;
         let resolutions = document.resolutions(ledger, *id, scene.policies, scene.admits)?;
         for change in resolutions {

@@ -8,20 +8,23 @@
 mod admit;
 mod cache;
 mod clock;
+mod collections;
 mod doorbell;
 mod history;
 mod listing;
 mod loaded;
 mod owner;
+mod redecide;
 mod request;
 mod resolve;
 mod retention;
+mod settings;
+mod simulate;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::thread;
@@ -33,7 +36,6 @@ use anabranch_crdt::edit::{Edit, Path};
 use anabranch_crdt::ids::{
     AuthorName, ChangeHash, CollectionName, DocumentId, DocumentName, Origin, RegionName, Timestamp,
 };
-use anabranch_crdt::policy::Policies;
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use serde_json::Value;
@@ -47,11 +49,16 @@ use request::{Answer, Reply, Request};
 
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
+pub use collections::{CollectionSettings, SettingsWritten};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
 pub use history::{Comparison, Point};
 pub(crate) use listing::named as read_conflict;
+pub use redecide::{Redecided, Redecider};
 pub use resolve::{Bulk, Choice, Fate, Settled, Settling};
 pub use retention::{RETENTION_PERIOD, Retention};
+pub use settings::Collections;
+pub(crate) use settings::check_writable;
+pub use simulate::{MAX_FLIPS, NamedFlip, Simulation};
 pub(crate) use write::{check_size, check_value, edit_error};
 
 /// The digest of a document's heads.
@@ -158,10 +165,8 @@ pub struct NamedConflict {
 pub struct Setting {
     /// The region of this node.
     pub region: RegionName,
-    /// Policies by collection.
-    pub collections: BTreeMap<CollectionName, Policies>,
-    /// The policies of a collection that has none of its own.
-    pub default_policies: Policies,
+    /// The settings of every collection.
+    pub collections: Collections,
     /// What is accepted at most.
     pub limits: Limits,
     /// The number of owner threads.
@@ -262,11 +267,23 @@ impl Documents {
     ///
     /// # Errors
     /// `Invalid`, `NotFound` (a patch of what does not exist), `Precondition`, `TooLarge`,
-    /// `Overloaded`, `Unavailable`.
+    /// `Forbidden` (the reserved collection), `Overloaded`, `Unavailable`.
     ///
     /// # Cancel safety
     /// A write whose future is dropped may still happen.
     pub async fn write(
+        &self,
+        name: DocumentName,
+        write: Write,
+        author: Option<AuthorName>,
+        precondition: Precondition,
+    ) -> Result<Written, Error> {
+        settings::check_writable(&name.collection)?;
+        self.write_unchecked(name, write, author, precondition).await
+    }
+
+    /// Writes a document of any collection, also of the reserved one.
+    async fn write_unchecked(
         &self,
         name: DocumentName,
         write: Write,
@@ -343,12 +360,14 @@ impl Documents {
     /// once they are durable. Changes that are known already are skipped.
     ///
     /// # Errors
-    /// `Invalid` with the reason, and nothing is admitted; `Overloaded`, `Unavailable`.
+    /// `Invalid` with the reason, and nothing is admitted; `Forbidden` (the reserved collection),
+    /// `Overloaded`, `Unavailable`.
     pub async fn admit(
         &self,
         name: DocumentName,
         changes: Vec<Bytes>,
     ) -> Result<Arc<Position>, Error> {
+        settings::check_writable(&name.collection)?;
         let id = DocumentId::from(&name);
         let ((), position) = self.ask(id, |reply| Request::Admit { name, changes, reply }).await?;
         Ok(position)

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anabranch_crdt::document::ApplyError;
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentName, Origin};
+use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
 use anabranch_crdt::message::Message;
 use anabranch_crdt::policy::Policies;
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 use super::cache::Cache;
 use super::history::{self, Replica};
 use super::loaded::{Loaded, Outcome, Scene, damaged};
+use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
 use super::resolve::Order;
 use super::{Document, Setting, admit, resolve, write};
@@ -122,6 +123,16 @@ impl Owner {
             Request::Forget { document, conflicts, reply } => {
                 self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));
             }
+            Request::Seed { name, change, reply } => {
+                let id = DocumentId::from(&name);
+                self.step(id, Some(name), reply, |loaded, scene| loaded.seed(change, scene));
+            }
+            Request::Redecide { documents, reach, reply } => {
+                let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
+                // Commits reach the disk in order, so an empty one answers for all before it.
+                let origin = self.setting.journal.origin();
+                self.submit(Outcome::default(), origin, reply, decided);
+            }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
             }
@@ -138,14 +149,14 @@ impl Owner {
         step: impl FnOnce(&mut Loaded, Scene<'_>) -> Result<(T, Outcome), Error>,
     ) {
         let origin = self.setting.journal.origin();
-        let (mut loaded, mut outcome) = match self.refreshed(id, name, origin) {
+        let (mut loaded, mut outcome) = match self.up_to_date(id, name, origin) {
             Ok(refreshed) => refreshed,
             Err(error) => return answer(reply, Err(error)),
         };
         let before = loaded.row.digest;
         let setting = Arc::clone(&self.setting);
         let policies = setting.policies(loaded.name.as_ref());
-        match setting.scene(policies, origin, |scene| step(&mut loaded, scene)) {
+        match setting.scene(&policies, origin, |scene| step(&mut loaded, scene)) {
             Ok((value, more)) => {
                 outcome.drafts.extend(more.drafts);
                 outcome.rows.extend(more.rows);
@@ -166,13 +177,54 @@ impl Owner {
 
     fn refresh_quietly(&mut self, id: DocumentId) {
         let origin = self.setting.journal.origin();
-        match self.refreshed(id, None, origin) {
+        match self.up_to_date(id, None, origin) {
             Ok((loaded, outcome)) => {
                 self.store(outcome, origin);
                 self.keep(loaded);
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
         }
+    }
+
+    /// Decides a document by the settings that hold now. One that cannot be loaded is left behind.
+    fn redecide(&mut self, id: DocumentId, reach: Reach) -> Redecided {
+        let origin = self.setting.journal.origin();
+        let redecided = self.refreshed(id, None, origin).and_then(|(mut loaded, outcome)| {
+            self.store(outcome, origin);
+            let setting = Arc::clone(&self.setting);
+            let policies = setting.policies(loaded.name.as_ref());
+            let redecide = |scene: Scene<'_>| loaded.redecide(reach, scene);
+            let (decided, outcome) =
+                setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
+            self.store(outcome, origin);
+            self.keep(loaded);
+            Ok(decided)
+        });
+        redecided.unwrap_or_else(|error| {
+            warn!(document = %id, %error, "a document is not decided again");
+            Redecided::default()
+        })
+    }
+
+    /// Takes a document out of the cache or off the disk, with every pending entry applied, and
+    /// decided by the settings that hold now: what a write changes must be what they show.
+    fn up_to_date(
+        &mut self,
+        id: DocumentId,
+        name: Option<DocumentName>,
+        origin: Origin,
+    ) -> Result<(Loaded, Outcome), Error> {
+        let (mut loaded, mut outcome) = self.refreshed(id, name, origin)?;
+        let policies = self.setting.policies(loaded.name.as_ref());
+        if loaded.is_decided_by(policies.version()) {
+            return Ok((loaded, outcome));
+        }
+        let redecide = |scene: Scene<'_>| loaded.redecide(Reach::Rows, scene);
+        let (_, more) =
+            self.setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
+        outcome.drafts.extend(more.drafts);
+        outcome.rows.extend(more.rows);
+        Ok((loaded, outcome))
     }
 
     /// Takes a document out of the cache or off the disk, with every pending entry applied.
@@ -199,7 +251,7 @@ impl Owner {
         let known = loaded.name.clone().or_else(|| pending.iter().find_map(|e| e.name.clone()));
         let policies = setting.policies(known.as_ref());
         let refreshed =
-            setting.scene(policies, origin, |scene| loaded.refresh(pending.clone(), scene));
+            setting.scene(&policies, origin, |scene| loaded.refresh(pending.clone(), scene));
         match refreshed {
             Ok(outcome) => Ok((loaded, outcome)),
             Err(ApplyError::Failed) if pending.len() == 1 => {
@@ -226,8 +278,8 @@ impl Owner {
         let mut loaded = self.load(id)?;
         for entry in pending {
             let alone = vec![entry.clone()];
-            let policies = &setting.default_policies;
-            let tried = setting.scene(policies, origin, |scene| loaded.refresh(alone, scene));
+            let policies = setting.policies(loaded.name.as_ref());
+            let tried = setting.scene(&policies, origin, |scene| loaded.refresh(alone, scene));
             if matches!(tried, Err(ApplyError::Failed)) {
                 self.condemn(id, Some(entry.dot()));
                 loaded = self.load(id)?;
@@ -251,7 +303,7 @@ impl Owner {
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
         let policies = self.setting.policies(name.as_ref());
-        Loaded::from_stored(id, stored, &rows, policies)
+        Loaded::from_stored(id, stored, &rows, &policies)
     }
 
     /// Has an outcome stored that nobody waits for.
@@ -374,9 +426,8 @@ impl Setting {
         })
     }
 
-    fn policies(&self, name: Option<&DocumentName>) -> &Policies {
-        let collection: Option<&CollectionName> = name.map(|name| &name.collection);
-        collection.and_then(|c| self.collections.get(c)).unwrap_or(&self.default_policies)
+    pub(super) fn policies(&self, name: Option<&DocumentName>) -> Arc<Policies> {
+        self.collections.of(name.map(|name| &name.collection))
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::history::Replica;
+use super::redecide::{Reach, Redecided};
 use super::resolve::{Batch, Settled};
 use super::{Document, NamedConflict, Precondition, Settling, Write};
 use crate::error::Error;
@@ -76,6 +77,19 @@ pub(super) enum Request {
         document: DocumentId,
         conflicts: Vec<ConflictId>,
         reply: Reply<usize>,
+    },
+    /// Starts a document with a change that every region makes alike, unless there is one already.
+    Seed {
+        name: DocumentName,
+        change: Change,
+        reply: Reply<bool>,
+    },
+    /// The settings of these documents are others than those they were decided by; answers once
+    /// that, and everything that was asked for before, is durable.
+    Redecide {
+        documents: Vec<DocumentId>,
+        reach: Reach,
+        reply: Reply<Redecided>,
     },
     /// Entries of other regions are durable; their documents are to be brought up to date.
     Refresh {

@@ -2,6 +2,7 @@
 //! and what other regions send is reflected by the next read.
 
 mod ledger;
+mod settings;
 mod settling;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anabranch_crdt::document::{Author, Document as Replica};
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{ClusterId, Sequence, Timestamp};
-use anabranch_crdt::policy::Policy;
+use anabranch_crdt::policy::{Policies, Policy};
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -41,12 +42,20 @@ impl Fixture {
         let bell = ConflictBell::new();
         let rung = bell.clone();
         let (doorbell, queues) = owner_queues(2, 64);
+        let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
+        let paths = json!({"/address": {"policy": "manual", "whole": true}});
+        let whole = Policies::read(&json!({ "paths": paths })).unwrap();
+        let seeds = [("latest".parse().unwrap(), lww), ("homes".parse().unwrap(), whole)];
+        let collections = Collections::new(seeds);
+        let heard = collections.clone();
+        let leader: RegionName = region.parse().unwrap();
         let options = JournalOptions {
             cluster: ClusterId(Uuid::nil()),
             region: region.parse().unwrap(),
             cache_bytes: 1 << 20,
-            new_origin: Box::new(|| Origin(Uuid::new_v4())),
+            new_origin: Box::new(move || Origin::of_region(&leader, *Uuid::new_v4().as_bytes())),
             publish: Box::new(move |batch| {
+                heard.committed(batch);
                 doorbell.committed(batch);
                 rung.committed(batch);
             }),
@@ -54,16 +63,10 @@ impl Fixture {
         let journal = Journal::open(directory.path(), options).unwrap();
         let region: RegionName = region.parse().unwrap();
         journal.name_origin(journal.identity().origin, &region);
-        let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
-        let paths = json!({"/address": {"policy": "manual", "whole": true}});
-        let whole = Policies::read(&json!({ "paths": paths })).unwrap();
+        collections.load(&journal).unwrap();
         let setting = Setting {
             region,
-            collections: BTreeMap::from([
-                ("latest".parse().unwrap(), lww),
-                ("homes".parse().unwrap(), whole),
-            ]),
-            default_policies: Policies::default(),
+            collections,
             limits,
             owners: 2,
             journal: journal.clone(),

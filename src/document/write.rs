@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::loaded::{Loaded, Outcome, Scene};
-use super::{Digest, Document, Precondition, Write};
+use super::{Digest, Document, Precondition, Write, settings};
 use crate::error::{Error, ErrorKind};
 use crate::settings::Limits;
 
@@ -26,7 +26,12 @@ pub(super) fn write(
         Write::Delete => delete(loaded, scene, message)?,
         Write::Put(value) => {
             let none = Value::Object(Map::new());
-            let edits = edit::difference(loaded.value.as_ref().unwrap_or(&none), &value);
+            let before = loaded.value.as_ref().unwrap_or(&none);
+            let settings = loaded.name.as_ref().is_some_and(|name| name.collection.is_reserved());
+            let edits = match settings {
+                true => settings::edits(before, &value),
+                false => edit::difference(before, &value),
+            };
             apply(loaded, scene, &edits, Some(&value), message)?
         }
         Write::MergePatch(patch) => {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
+use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentName, Origin};
 use bytes::Bytes;
 use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction};
 
@@ -111,6 +111,7 @@ impl<'t, 'p> Tables<'t, 'p> {
                 let place = (*document, *conflict);
                 ledger.write(self.transaction, self.encoder, place, row.as_ref()).map(|()| 0)
             }
+            Row::Redecided(collection, record) => self.redecided(collection, record).map(|()| 0),
         }
     }
 
@@ -134,6 +135,18 @@ impl<'t, 'p> Tables<'t, 'p> {
         let key = origin.as_bytes();
         let origins = opened(&mut self.origins, self.transaction, &table::ORIGINS)?;
         origins.insert(key, self.encoder.origin(key, row))?;
+        Ok(())
+    }
+
+    fn redecided(
+        &mut self,
+        collection: &CollectionName,
+        record: &Bytes,
+    ) -> Result<(), redb::Error> {
+        let key = format!("{}{collection}", table::REDECIDED);
+        let mut meta = self.transaction.open_table(table::META.definition)?;
+        let record = self.encoder.blob(table::META.name, key.as_bytes(), record);
+        meta.insert(key.as_str(), record)?;
         Ok(())
     }
 

@@ -230,6 +230,26 @@ impl Journal {
         reader::count(&self.inner.shared, collection, prefix)
     }
 
+    /// Lists the collections that have a live document and whose name is greater than `after`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn collections(
+        &self,
+        after: Option<&CollectionName>,
+        limit: usize,
+    ) -> Result<Vec<CollectionName>, ReadError> {
+        reader::collections(&self.inner.shared, after, limit)
+    }
+
+    /// Reads what [`super::Row::Redecided`] remembered of each collection.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn redecided(&self) -> Result<Vec<(CollectionName, Bytes)>, ReadError> {
+        reader::redecided(&self.inner.shared)
+    }
+
     /// Returns documents with pending entries, at most `limit`, in the order of their ids, those
     /// after `after`.
     ///

@@ -28,7 +28,7 @@
 //! | `conflict-counts-1` | scope, state, kind | how many rows |
 //! | `conflict-documents-1` | conflict | document |
 //! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region |
-//! | `meta-1` | text | format; cluster, region, own origin; file fingerprint |
+//! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; how far each collection is re-decided |
 
 mod apply;
 mod handle;
@@ -52,7 +52,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{
-    ClusterId, DocumentId, DocumentKey, DocumentName, Origin, RegionName, Sequence, Timestamp,
+    ClusterId, CollectionName, DocumentId, DocumentKey, DocumentName, Origin, RegionName, Sequence,
+    Timestamp,
 };
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
@@ -133,6 +134,8 @@ pub enum Row {
     },
     /// Writes a row of the ledger (`None` removes it).
     Conflict(DocumentId, ConflictId, Option<LedgerRow>),
+    /// Remembers how far a collection is decided by its settings, in bytes of their owner.
+    Redecided(CollectionName, Bytes),
 }
 
 /// Commits that build on each other. Once one of them has failed, the rest must not be durable:

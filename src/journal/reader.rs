@@ -177,6 +177,49 @@ pub(super) fn count(
     })
 }
 
+/// The names of all collections that have a live document, those after `after`.
+pub(super) fn collections(
+    shared: &Shared,
+    after: Option<&CollectionName>,
+    limit: usize,
+) -> Result<Vec<CollectionName>, ReadError> {
+    let damaged = || ReadError::Corrupt { table: table::NAMES.name };
+    // No name of a collection holds a byte that is as small as the one behind it in a key.
+    let behind = |collection: &str| [collection.as_bytes(), &[1]].concat();
+    let mut start = after.map_or_else(Vec::new, |after| behind(after.as_str()));
+    shared.store.read(|transaction| {
+        let names = open(transaction, &table::NAMES)?;
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let mut range = names.range::<&[u8]>(start.as_slice()..).map_err(unreadable)?;
+            let Some(pair) = range.next() else { break };
+            let (key, _) = pair.map_err(unreadable)?;
+            let name = key.value().split(|&byte| byte == 0).next().unwrap_or_default();
+            let name = std::str::from_utf8(name).map_err(|_| damaged())?;
+            start = behind(name);
+            found.push(name.parse().map_err(|_| damaged())?);
+        }
+        Ok(found)
+    })
+}
+
+/// What is remembered of how far each collection is decided.
+pub(super) fn redecided(shared: &Shared) -> Result<Vec<(CollectionName, Bytes)>, ReadError> {
+    let name = table::META.name;
+    shared.store.read(|transaction| {
+        let mut found = Vec::new();
+        let meta = open(transaction, &table::META)?;
+        for pair in meta.range::<&str>(table::REDECIDED..).map_err(unreadable)? {
+            let (key, value) = pair.map_err(unreadable)?;
+            let Some(collection) = key.value().strip_prefix(table::REDECIDED) else { break };
+            let collection = collection.parse().map_err(|_| ReadError::Corrupt { table: name })?;
+            let fields = Fields::unseal(name, key.value().as_bytes(), value.value())?;
+            found.push((collection, Bytes::copy_from_slice(fields.rest())));
+        }
+        Ok(found)
+    })
+}
+
 pub(super) fn pending(
     shared: &Shared,
     after: Option<DocumentId>,

@@ -72,7 +72,7 @@ pub(super) const CONFLICT_DOCUMENTS: Table<&[u8; 16]> = Table::new("conflict-doc
 pub(super) const ORIGINS: Table<&[u8; 16]> = Table::new("origins-1");
 
 /// Key: a text.
-/// Value: whatever the text names: `format`, `identity`, `fingerprint`.
+/// Value: whatever the text names: `format`, `identity`, `fingerprint`, `redecided/COLLECTION`.
 pub(super) const META: Table<&str> = Table::new("meta-1");
 
 pub(super) fn entry_key(dot: Dot) -> [u8; 24] {
@@ -129,6 +129,9 @@ pub(super) fn snapshot_key(document: DocumentId, generation: Generation) -> [u8;
     });
     key
 }
+
+/// What stands before the name of a collection in `meta-1`.
+pub(super) const REDECIDED: &str = "redecided/";
 
 /// Writes the key of a name into `key`; `rest` is a document key or the start of one.
 pub(super) fn name_key(key: &mut Vec<u8>, collection: &CollectionName, rest: &str) {

@@ -208,6 +208,7 @@ impl From<&Error> for Refusal {
             | ErrorKind::Corrupt
             | ErrorKind::Internal => Outlook::Later,
             ErrorKind::Invalid
+            | ErrorKind::Forbidden
             | ErrorKind::NotFound
             | ErrorKind::Conflict
             | ErrorKind::Precondition

@@ -8,6 +8,7 @@
 
 mod certificates;
 mod clocks;
+mod collections;
 mod conflicts;
 mod feed;
 mod http;

@@ -248,7 +248,7 @@ impl Ledger {
             let from = known.get(&to.id).copied();
             let differs = from.is_none_or(|from| {
                 let id = |conflict: &Conflict| conflict.winning().map(|winner| winner.id.clone());
-                from.policy != to.policy && id(from) != id(to)
+                id(from) != id(to)
             });
             let from = from.map_or((policies.of(&to.path), None), |from| {
                 (from.policy, from.winning().cloned())

@@ -301,6 +301,12 @@ fn read_collections(root: &Section<'_>) -> Result<BTreeMap<CollectionName, Polic
                 .error(&key.span(), format!("bad collection name: {error}"))
                 .help("rename the collection")
         })?;
+        if name.is_reserved() {
+            return Err(root
+                .source
+                .error(&key.span(), format!("the collection '{name}' is reserved"))
+                .help("it holds the settings of the others; rename the collection"));
+        }
         let title = format!("[collection.{name}]");
         let policies = read_policies(&Section::new(root.source, title, value)?)?;
         collections.insert(name, policies);
@@ -309,27 +315,85 @@ fn read_collections(root: &Section<'_>) -> Result<BTreeMap<CollectionName, Polic
 }
 
 fn read_policies(section: &Section<'_>) -> Result<Policies, ConfigError> {
-    section.only(&["policy", "paths"])?;
+    section.only(&["policy", "paths", "regions"])?;
     let default = match section.optional_text("policy")? {
         Some(text) => read_policy(section.source, &text)?,
         None => Policy::default(),
     };
-    let Some(value) = section.optional("paths") else {
-        return Ok(Policies::new(default, Vec::new(), Vec::new()));
+    let regions = read_order(section)?;
+    let paths = match section.optional("paths") {
+        None => Vec::new(),
+        Some(value) => {
+            let title = section.title.replace(']', ".paths]");
+            let section = Section::new(section.source, title, value)?;
+            let rule = |(key, value)| read_rule(&section, key, value);
+            section.table.iter().map(rule).collect::<Result<_, _>>()?
+        }
     };
-    let title = section.title.replace(']', ".paths]");
-    let section = Section::new(section.source, title, value)?;
-    let paths = section.table.iter().map(|(key, value)| {
-        let pattern: PathPattern = key.get_ref().parse().map_err(|error| {
-            section
-                .source
-                .error(&key.span(), format!("bad path: {error}"))
-                .help("a path is a quoted JSON pointer, like  \"/population\" = \"lww\"")
+    let policies = Policies::new(default, paths, regions);
+    // What is wrong with the whole, and with no part of it.
+    Policies::read(&policies.to_json()).map_err(|error| {
+        section
+            .source
+            .error(&section.span, format!("{error}"))
+            .help("add a line such as  regions = [\"eu-west\", \"us-east\"]")
+    })
+}
+
+fn read_rule<'a>(
+    section: &Section<'a>,
+    key: &Spanned<impl AsRef<str>>,
+    value: &'a Spanned<DeValue<'a>>,
+) -> Result<PathRule, ConfigError> {
+    let (source, name) = (section.source, key.get_ref().as_ref());
+    let pattern: PathPattern = name.parse().map_err(|error| {
+        source
+            .error(&key.span(), format!("bad path: {error}"))
+            .help("a path is a quoted JSON pointer, like  \"/population\" = \"lww\"")
+    })?;
+    if value.get_ref().as_table().is_none() {
+        let policy = read_policy(source, &section.text_of(name, value)?)?;
+        return Ok(PathRule { pattern, policy, extent: Extent::Parts });
+    }
+    let title = section.title.replace(']', &format!(".\"{name}\"]"));
+    let rule = Section::new(source, title, value)?;
+    rule.only(&["policy", "whole"])?;
+    let policy = read_policy(source, &rule.text("policy", "lww")?)?;
+    let extent = match rule.optional("whole") {
+        None => Extent::Parts,
+        Some(whole) => match whole.get_ref().as_bool() {
+            Some(true) => Extent::Whole,
+            Some(false) => Extent::Parts,
+            None => {
+                return Err(source
+                    .error(&whole.span(), "'whole' is true or false")
+                    .help("true takes the container at the path as one value"));
+            }
+        },
+    };
+    Ok(PathRule { pattern, policy, extent })
+}
+
+fn read_order(section: &Section<'_>) -> Result<Vec<RegionName>, ConfigError> {
+    let Some(value) = section.optional("regions") else { return Ok(Vec::new()) };
+    let source = section.source;
+    let help = "write the names of regions, the first one first:  [\"eu-west\", \"us-east\"]";
+    let list = value.get_ref().as_array().ok_or_else(|| {
+        source.error(&value.span(), "'regions' must be a list of regions").help(help)
+    })?;
+    let mut regions: Vec<RegionName> = Vec::new();
+    for entry in list.iter() {
+        let text = section.text_of("regions", entry)?;
+        let region: RegionName = text.get_ref().parse().map_err(|error| {
+            source.error(&text.span(), format!("bad region: {error}")).help(help)
         })?;
-        let policy = read_policy(section.source, &section.text_of(key.get_ref(), value)?)?;
-        Ok(PathRule { pattern, policy, extent: Extent::Parts })
-    });
-    Ok(Policies::new(default, paths.collect::<Result<_, _>>()?, Vec::new()))
+        if regions.contains(&region) {
+            let message = format!("region '{region}' is named twice");
+            return Err(source.error(&text.span(), message).help(help));
+        }
+        regions.push(region);
+    }
+    Ok(regions)
 }
 
 fn read_policy(source: Source<'_>, text: &Spanned<&str>) -> Result<Policy, ConfigError> {

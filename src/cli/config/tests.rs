@@ -108,13 +108,47 @@ fn every_mistake_is_named_by_line_and_cure() {
         (plus("[limits]\ndocument = \"16MiB\"\n"), "16:12", "than 'body' (8MiB)", "raise 'body'"),
         (plus("[limits]\nbody = \"128MiB\"\n"), "16:8", "than 'in_flight'", "lower 'body'"),
         (plus("limits = 3\n"), "15:1", "unknown key 'limits' in [[region]]", "known here"),
+    ];
+    check_mistakes(cases);
+}
+
+#[test]
+fn every_mistake_in_a_collection_is_named_too() {
+    check_mistakes(&[
         (plus("[collection.c]\npolicy = \"lw\"\n"), "16:10", "policy 'lw'", "did you mean 'lww'"),
         (plus("[collection.c]\npolicy = \"newest\"\n"), "16:10", "policy 'newest'", "auto, lww"),
         (plus("[collection.c]\npaths = 1\n"), "16:9", "must be a section", "[collection.c.paths]"),
         (plus("[collection.c.paths]\nx = \"lww\"\n"), "16:1", "bad path", "JSON pointer"),
         (plus("[collection.c.paths]\n\"/x\" = 1\n"), "16:8", "must be a string", "quotes"),
+        (
+            plus("[collection.c.paths]\n\"/x\" = {whole = true}\n"),
+            "16:8",
+            "[collection.c.paths.\"/x\"] has no 'policy'",
+            "policy = \"lww\"",
+        ),
+        (
+            plus("[collection.c.paths]\n\"/x\" = {policy = \"lww\", whole = 1}\n"),
+            "16:33",
+            "'whole' is true or false",
+            "as one value",
+        ),
+        (
+            plus("[collection.c.paths]\n\"/x\" = {policy = \"lww\", parts = 1}\n"),
+            "16:25",
+            "unknown key 'parts'",
+            "policy, whole",
+        ),
+        (plus("[collection.c]\nregions = \"a\"\n"), "16:11", "a list of regions", "us-east"),
+        (plus("[collection.c]\nregions = [\"a b\"]\n"), "16:12", "bad region", "us-east"),
+        (plus("[collection.c]\nregions = [\"a\", \"a\"]\n"), "16:17", "twice", "us-east"),
+        (plus("[collection.c]\npolicy = \"region-priority\"\n"), "15:1", "needs 'regions'", "add"),
+        (plus("[collection._collections]\n"), "15:13", "is reserved", "rename"),
         (plus("[collection.\"ä\"]\n"), "15:13", "bad collection name", "rename"),
-    ];
+    ]);
+}
+
+/// Checks where each text is wrong, what is said about it, and which cure is named.
+fn check_mistakes(cases: &[(String, &str, &str, &str)]) {
     for (text, place, message, cure) in cases {
         let error = parse(text).expect_err(message).to_string();
         assert!(
@@ -154,6 +188,22 @@ fn limits_and_paths_are_taken_over() {
     let policies = &topology.collections[&"c".parse().unwrap()];
     let of = |path: &str| policies.of(&path.parse().unwrap());
     assert_eq!([of("/b"), of("/a"), of("")], [Policy::Auto, Policy::Max, Policy::Lww]);
+}
+
+#[test]
+fn wholes_and_orders_of_regions_are_taken_over() {
+    let topology = parse(&plus(
+        "[collection.c]\npolicy = \"region-priority\"\nregions = [\"eu-west\", \"us-east\"]\n\
+         [collection.c.paths]\n\"/address\" = { policy = \"lww\", whole = true }\n\
+         \"/name\" = { policy = \"max\" }\n",
+    ))
+    .unwrap();
+    let expected = Policies::read(&serde_json::json!({
+        "policy": "region-priority",
+        "regions": ["eu-west", "us-east"],
+        "paths": {"/address": {"policy": "lww", "whole": true}, "/name": "max"},
+    }));
+    assert_eq!(topology.collections[&"c".parse().unwrap()], expected.unwrap());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, Origin, Sequence};
+use anabranch_crdt::ids::{CollectionName, DocumentId, Origin, Sequence};
 use bytes::Bytes;
 
 use super::fixture::*;
@@ -35,6 +35,7 @@ struct Model {
     tails: BTreeSet<(DocumentId, Dot)>,
     snapshots: BTreeMap<DocumentId, Bytes>,
     conflicts: BTreeMap<(DocumentId, ConflictId), LedgerRow>,
+    redecided: BTreeMap<CollectionName, Bytes>,
 }
 
 impl Model {
@@ -72,6 +73,9 @@ impl Model {
             Row::Conflict(document, conflict, None) => {
                 self.conflicts.remove(&(document, conflict));
             }
+            Row::Redecided(collection, record) => {
+                self.redecided.insert(collection, record);
+            }
         }
     }
 
@@ -95,6 +99,7 @@ impl Model {
             model.pending.extend(stored.pending.iter().map(|entry| (id, entry.dot())));
         }
         let ledger = journal.ledger(None, usize::MAX).unwrap().into_iter();
+        model.redecided.extend(journal.redecided().unwrap());
         model.conflicts.extend(ledger.map(|row| ((row.document, row.conflict), row.row)));
         model
     }
@@ -116,7 +121,11 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
     let of = |set: &BTreeSet<(DocumentId, Dot)>| -> Vec<Dot> {
         set.iter().filter(|(id, _)| *id == document).map(|(_, dot)| *dot).collect()
     };
-    match dice.roll(4) {
+    match dice.roll(5) {
+        3 => {
+            let collection = format!("notes{}", dice.roll(3)).parse().unwrap();
+            rows.push(Row::Redecided(collection, Bytes::from(change.clone())));
+        }
         0 => rows.push(Row::Applied(document, of(&model.pending))),
         1 => {
             let (bytes, covers) = (Bytes::from(change.clone()), of(&model.tails));

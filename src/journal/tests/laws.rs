@@ -293,6 +293,45 @@ fn the_ledger_is_kept_by_document() {
 }
 
 #[test]
+fn collections_are_listed_without_reading_their_documents() {
+    let directory = tempdir().unwrap();
+    let journal = open(directory.path());
+    let listed = |after: Option<&str>, limit| {
+        let found = journal.collections(after.map(collection).as_ref(), limit).unwrap();
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(listed(None, 9).is_empty());
+    for name in ["notes/a", "notes/b", "notes-2/a", "notes.x/\u{10ffff}", "a/a", "_collections/a"] {
+        put(&journal, name, "1");
+    }
+    assert_eq!(listed(None, 9), ["_collections", "a", "notes", "notes-2", "notes.x"]);
+    assert_eq!(listed(None, 2), ["_collections", "a"]);
+    assert_eq!(listed(Some("a"), 2), ["notes", "notes-2"]);
+    assert_eq!(listed(Some("notes.x"), 9), [""; 0]);
+    delete(&journal, "a/a");
+    assert_eq!(listed(None, 2), ["_collections", "notes"]);
+}
+
+#[test]
+fn what_was_decided_is_remembered_by_collection() {
+    let directory = tempdir().unwrap();
+    let journal = open(directory.path());
+    assert_eq!(journal.redecided().unwrap(), []);
+    let row = |name: &str, record: &'static str| {
+        Row::Redecided(collection(name), Bytes::from_static(record.as_bytes()))
+    };
+    let rows = vec![row("notes", "1"), row("cities", "2"), row("notes", "3")];
+    write(&journal, vec![], vec![], rows).unwrap();
+    let expected = [("cities", "2"), ("notes", "3")];
+    let expected = expected.map(|(name, record)| (collection(name), Bytes::from(record)));
+    assert_eq!(journal.redecided().unwrap(), expected);
+    journal.close();
+    let journal = open(directory.path());
+    assert_eq!(journal.redecided().unwrap(), expected);
+    assert!(journal.scrub().unwrap().is_clean());
+}
+
+#[test]
 fn a_closed_journal_says_so() {
     let directory = tempdir().unwrap();
     let journal = open(directory.path());

@@ -43,6 +43,15 @@ fn lines(count: usize) -> String {
 }
 
 #[test]
+fn settings_are_exported_and_not_imported() {
+    let (topology, _node) = node();
+    topology.write("in.jsonl", "{\"id\": \"c\", \"policy\": \"lww\"}\n");
+    let arguments = ["import", "--collection", "_collections", "--key-field", "id", "in.jsonl"];
+    run(&topology, &arguments).exits(2).prints("").says(&["anabranch collections set"]);
+    run(&topology, &["export", "--collection", "_collections"]).exits(0).prints("");
+}
+
+#[test]
 fn what_was_imported_is_exported_equal() {
     let (topology, _node) = node();
     // More than one page of the listing.

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     regions: Vec<RegionName>,
     limits: Limits,
     collections: BTreeMap<String, Policies>,
+    /// Regions whose file says nothing of collections.
+    bare: Vec<RegionName>,
     /// How far wall clocks are ahead of the true time, in microseconds.
     clocks: BTreeMap<RegionName, Arc<AtomicI64>>,
 }
@@ -38,8 +40,15 @@ impl Plan {
             regions: regions.iter().map(|name| region(name)).collect(),
             limits: Limits::default(),
             collections: BTreeMap::new(),
+            bare: Vec::new(),
             clocks: BTreeMap::new(),
         }
+    }
+
+    /// Leaves the collections out of the file of one region.
+    pub(crate) fn bare(mut self, name: &str) -> Self {
+        self.bare.push(region(name));
+        self
     }
 
     /// Sets the wall clock of a region ahead of the true time, or behind it.
@@ -145,7 +154,10 @@ impl Cluster {
             cluster_name: "test".to_owned(),
             cluster: self.id,
             regions: self.plan.regions.iter().map(of).collect(),
-            collections: self.plan.collections.iter().map(named).collect(),
+            collections: match self.plan.bare.contains(&own) {
+                true => BTreeMap::new(),
+                false => self.plan.collections.iter().map(named).collect(),
+            },
             limits: self.plan.limits.clone(),
             data: self.data(name),
             pki: self.pki[&own].clone(),
