@@ -308,7 +308,8 @@ impl Node {
         edge.spawn(api::serve(listener, ApiState::new(settings, sources), stop).in_current_span());
         let mut chores = JoinSet::new();
         chores.spawn(Redecider::new(documents.clone()).run().in_current_span());
-        chores.spawn(Retention::new(documents).run().in_current_span());
+        let peers = settings.regions.len().saturating_sub(1);
+        chores.spawn(Retention::new(documents, peers).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })
     }

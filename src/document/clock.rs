@@ -92,6 +92,14 @@ impl NodeClock {
         (self.wall)()
     }
 
+    /// Reads the corrected clock, if the clocks of the other regions have judged it.
+    #[must_use]
+    pub fn judged(&self) -> Option<Timestamp> {
+        let wall = (self.wall)();
+        let seat = self.seat();
+        seat.judged.is_some().then(|| seat.now(wall, self.skew))
+    }
+
     /// Takes note of a peer's timestamp, unless it is ahead by more than the allowed skew.
     pub fn observe(&self, seen: Timestamp) {
         let wall = (self.wall)();

@@ -24,17 +24,25 @@ pub const RETENTION_PERIOD: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Clone)]
 pub struct Retention {
     documents: Documents,
+    peers: usize,
 }
 
 impl Retention {
-    /// Makes the retention of a node's documents, whose limits say what is kept.
+    /// Makes the retention of a node's documents, whose limits say what is kept. With `peers`,
+    /// other regions, nothing is too old before their clocks have judged this node's: a machine
+    /// that starts ten years ahead of the others would drop everything.
     #[must_use]
-    pub fn new(documents: Documents) -> Self {
-        Self { documents }
+    pub fn new(documents: Documents, peers: usize) -> Self {
+        Self { documents, peers }
     }
 
-    /// Looks through the ledger now, and again every [`RETENTION_PERIOD`], for ever.
+    /// Looks through the ledger as soon as the time is known, and again every
+    /// [`RETENTION_PERIOD`], for ever.
     pub async fn run(self) {
+        let mut minutes = tokio::time::interval(TIME_PERIOD);
+        while self.now().is_none() {
+            minutes.tick().await;
+        }
         let mut hours = tokio::time::interval(RETENTION_PERIOD);
         hours.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -54,10 +62,18 @@ impl Retention {
     pub async fn once(&self) -> Result<u64, Error> {
         let setting = &self.documents.setting;
         let age = u64::try_from(setting.limits.conflict_age.as_micros()).unwrap_or(u64::MAX);
-        let before = Timestamp(setting.clock.wall().0.saturating_sub(age));
-        let old = self.forget(Some(before), u64::MAX).await?;
+        let old = match self.now() {
+            Some(now) => self.forget(Some(Timestamp(now.0.saturating_sub(age))), u64::MAX).await?,
+            None => 0,
+        };
         let excess = self.settled().await?.saturating_sub(setting.limits.conflict_rows);
         Ok(old + self.forget(None, excess).await?)
+    }
+
+    /// The time, if it is known well enough to say what is old.
+    fn now(&self) -> Option<Timestamp> {
+        let clock = &self.documents.setting.clock;
+        if self.peers == 0 { Some(clock.wall()) } else { clock.judged() }
     }
 
     /// Drops the oldest settled rows, at most so many.
@@ -110,6 +126,9 @@ impl Retention {
         Ok(counts.iter().filter(settled).map(|count| count.count).sum())
     }
 }
+
+/// How often a node that does not know the time looks whether it does now.
+const TIME_PERIOD: Duration = Duration::from_secs(60);
 
 /// Rows that are looked up at once, so that requests have their turn in between.
 const BATCH: u64 = 256;

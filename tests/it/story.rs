@@ -109,8 +109,6 @@ enum Shown {
     Patched(Value),
     /// One of the candidates at this member, and everything else as imported.
     OneOf(&'static str),
-    /// Nothing but these members.
-    Only(Value),
 }
 
 /// One row of the ledger: path, kind, state, and (region, value) of every candidate.
@@ -125,7 +123,7 @@ struct Row {
 
 impl Edits {
     /// The ways to edit; the regions `us` and `eu` hear of each other, `ap` of nobody.
-    fn of(way: usize, number: usize) -> Option<Self> {
+    fn of(way: usize, number: usize, record: &Record) -> Option<Self> {
         let (one, two) = (json!(format!("one {number}")), json!(format!("two {number}")));
         match way {
             0 => Some(Self::of_one_field(one, two)),
@@ -136,7 +134,7 @@ impl Edits {
             5 => Some(Self::deleted_field(two)),
             6 => Some(Self::counter()),
             7 => Some(Self::list_and_text()),
-            8 => Some(Self::deleted_document(two)),
+            8 => Some(Self::deleted_document(two, record)),
             _ => None,
         }
     }
@@ -244,13 +242,13 @@ impl Edits {
         }
     }
 
-    /// A document that one region deletes and another one writes lives on with what was written.
-    fn deleted_document(two: Value) -> Self {
-        Self { delete: true, us: None, ..Self::deleted_field(two.clone()) }.showing_only(two)
-    }
-
-    fn showing_only(self, name: Value) -> Self {
-        Self { shown: Shown::Only(json!({"name": name})), ..self }
+    /// A document that one region deletes and another one writes lives on, whole.
+    fn deleted_document(two: Value, record: &Record) -> Self {
+        let mut whole = record.value.clone();
+        whole["name"] = two.clone();
+        let candidates = [("us-east", &Value::Null), ("ap-south", &whole)];
+        let ledger = vec![row("", "document", "auto-resolved", &candidates)];
+        Self { delete: true, us: None, ledger, ..Self::deleted_field(two) }
     }
 }
 
@@ -274,7 +272,7 @@ impl Story {
     fn over(records: Vec<Record>) -> Self {
         let mut story = Self { edited: Vec::new(), untouched: Vec::new() };
         for (number, record) in records.into_iter().enumerate() {
-            match Edits::of(number % EVERY, number) {
+            match Edits::of(number % EVERY, number, &record) {
                 Some(edits) => story.edited.push(Edited { record, edits }),
                 None => story.untouched.push(record),
             }
@@ -356,7 +354,6 @@ impl Edited {
                 assert!(known, "{key}: {value} is no candidate");
                 expected.insert((*member).to_owned(), value.clone());
             }
-            Shown::Only(members) => expected = members.as_object().unwrap().clone(),
         }
         assert_eq!(*shown, Value::Object(expected), "{key}");
     }
