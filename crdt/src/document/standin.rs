@@ -8,8 +8,9 @@
 use std::collections::BTreeSet;
 
 use automerge::legacy::{ObjectId, Op, OpId, OpType};
-use automerge::{ActorId, ChangeHash, ObjId, ReadDoc};
+use automerge::{ActorId, ChangeHash, ObjId};
 
+use super::view::Replica;
 use crate::message::{self, Message};
 
 /// What stands for no operation.
@@ -40,17 +41,17 @@ pub(super) fn stands(operation: &Op, own: &ActorId) -> bool {
 }
 
 /// Tells whether a change knows another: whether it is the same or a later one.
-pub(super) fn knows(doc: &impl ReadDoc, change: &ChangeHash, other: &ChangeHash) -> bool {
-    let Some(sought) = doc.get_change_by_hash(other) else { return false };
+pub(super) fn knows(doc: &impl Replica, change: &ChangeHash, other: &ChangeHash) -> bool {
+    let Some(sought) = doc.header(other) else { return false };
     let (mut left, mut seen) = (vec![*change], BTreeSet::from([*change]));
     while let Some(next) = left.pop() {
         if next == *other {
             return true;
         }
-        let Some(later) = doc.get_change_by_hash(&next) else { continue };
+        let Some(later) = doc.header(&next) else { continue };
         // The operations of a change are numbered above everything that it knows.
-        if later.start_op().get() > sought.max_op() {
-            left.extend(later.deps().iter().filter(|dep| seen.insert(**dep)));
+        if later.start > sought.max {
+            left.extend(later.deps.iter().filter(|dep| seen.insert(**dep)));
         }
     }
     false

@@ -9,7 +9,7 @@ use automerge::{
     ObjType, Parents, Prop, ReadDoc, Stats, TextEncoding, Value, hydrate,
 };
 
-use crate::document::view::Replica;
+use crate::document::view::{Header, Replica};
 
 /// A document as it was when its heads were these. What is asked for at other heads is read there.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ type Read<T> = Result<T, AutomergeError>;
 impl Replica for At<'_> {
     fn change_of(&self, operation: &ObjId) -> Option<ChangeHash> {
         self.doc.hash_for_opid(operation)
+    }
+
+    fn header(&self, change: &ChangeHash) -> Option<Header> {
+        Header::of(self.doc, change)
     }
 }
 

@@ -1,9 +1,9 @@
 //! How a row of the ledger is decided: its kind, its winner, its state, and what was there before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use automerge::legacy::OpType;
-use automerge::{ActorId, ChangeHash, ScalarValue};
+use automerge::{ActorId, ChangeHash, ChangeMetadata, ScalarValue};
 use serde_json::Value;
 
 use super::super::ranking::{self, Claim, Deed, Weight};
@@ -245,14 +245,44 @@ fn common_ancestors(document: &Document, changes: &BTreeSet<ChangeHash>) -> Vec<
 /// Finds the first ordinary write to the register that knew every side of the conflict, by going
 /// through everything that came after.
 pub(in super::super) fn later_write(row: &Row, document: &Document) -> Option<Settlement> {
-    let heads: Vec<_> = row.changes().into_iter().collect();
+    let sides = row.changes();
+    let heads: Vec<_> = sides.iter().copied().collect();
     let changes = document.doc.get_changes_meta(&heads);
-    let later = changes.iter().filter_map(|meta| later(row, document, &meta.hash));
+    let known = after_all(&sides, &changes);
+    let later = known.iter().filter_map(|hash| written(row, document, hash));
     later.min_by_key(|write| (write.at, write.change))
+}
+
+/// Returns those of some changes, in causal order, that know every side.
+fn after_all(sides: &BTreeSet<ChangeHash>, changes: &[ChangeMetadata<'_>]) -> Vec<ChangeHash> {
+    let all: Vec<&ChangeHash> = sides.iter().collect();
+    let mut knows: BTreeMap<ChangeHash, BTreeSet<usize>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for meta in changes {
+        let mut known = BTreeSet::new();
+        for dep in &meta.deps {
+            known.extend(all.iter().position(|side| *side == dep));
+            known.extend(knows.get(dep).into_iter().flatten());
+        }
+        if known.len() == all.len() {
+            found.push(meta.hash);
+        }
+        if !known.is_empty() {
+            knows.insert(meta.hash, known);
+        }
+    }
+    found
 }
 
 /// Reads a change as an ordinary write that supersedes every side, if it is one.
 fn later(row: &Row, document: &Document, change: &ChangeHash) -> Option<Settlement> {
+    let doc = &document.doc;
+    let knows = row.changes().iter().all(|side| standin::knows(doc, change, side));
+    knows.then(|| written(row, document, change))?
+}
+
+/// Reads a change that knows every side as an ordinary write to the register, if it is one.
+fn written(row: &Row, document: &Document, change: &ChangeHash) -> Option<Settlement> {
     let meta = document.doc.get_change_meta_by_hash(change)?;
     let act = Message::read(meta.message.as_deref()).act;
     if act == Act::Policy || act.conflict().is_some() || row.changes().contains(change) {
@@ -263,12 +293,10 @@ fn later(row: &Row, document: &Document, change: &ChangeHash) -> Option<Settleme
     if root && act != Act::Delete {
         return None;
     }
-    let doc = &document.doc;
     let here = |register: &Register| {
         let around = register.0.len() <= row.register.0.len() || row.is_of_parts();
         around && register.is_near(&row.register)
     };
     let touched = collisions::registers(document, &Policies::default(), &[*change]);
-    let knows = || row.changes().iter().all(|side| standin::knows(doc, change, side));
-    (touched.iter().any(here) && knows()).then(|| settlement(document, &row.register, *change))?
+    touched.iter().any(here).then(|| settlement(document, &row.register, *change))?
 }
