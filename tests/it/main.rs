@@ -8,6 +8,7 @@
 
 mod certificates;
 mod clocks;
+mod collisions;
 mod conflicts;
 mod feed;
 mod http;
