@@ -114,7 +114,7 @@ fn mistakes(story: &Story) -> Option<String> {
         let leaders = told(story, exchange);
         let wrong = wrong(story, &leaders)?;
         Some(format!(
-            "{}\n  {}\n  settings: {}\n  before: {:?}\n  sides: {:#?}\n  {exchange:?}\n  {wrong}\n",
+            "{}\n  {}\n  settings: {}\n  before: {:?}\n  sides: {:?}\n  {exchange:?}\n  {wrong}\n",
             story.name, story.told, story.settings, story.before, story.sides
         ))
     })
@@ -124,7 +124,8 @@ fn wrong(story: &Story, leaders: &[Leader]) -> Option<String> {
     let first = &leaders[0];
     for leader in leaders {
         if leader.json() != first.json() || leader.conflicts() != first.conflicts() {
-            return Some(format!("REGIONS DIFFER: {leader:#?}\n  {first:#?}"));
+            let [one, other] = [shown(leader, story), shown(first, story)];
+            return Some(format!("the regions differ:\n  {one}\n  and\n  {other}"));
         }
     }
     let mut found = shown(first, story);
@@ -135,12 +136,12 @@ fn wrong(story: &Story, leaders: &[Leader]) -> Option<String> {
     }
     if found != story.expected {
         let expected = &story.expected;
-        return Some(format!("EXPECTED {expected:#?}\n  FOUND {found:#?}"));
+        return Some(format!("expected:\n  {expected}\n  found:\n  {found}"));
     }
     // A document that is gone is an empty one to Automerge.
     let json = Some(first.json()).filter(|json| !json.is_null());
     let (stock, json) = (first.stock(), json.unwrap_or_else(|| serde_json::json!({})));
-    (stock != json).then(|| format!("AUTOMERGE SHOWS {stock}, the API {json}"))
+    (stock != json).then(|| format!("Automerge shows {stock}, and the API {json}"))
 }
 
 fn stories() -> Vec<Story> {

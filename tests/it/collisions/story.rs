@@ -1,5 +1,7 @@
 //! What a story is, and how a kind of collision becomes one story for each policy.
 
+use std::fmt;
+
 use anabranch_crdt::edit::Edit;
 use anabranch_crdt::policy::{Policies, Policy};
 use serde_json::{Value, json};
@@ -158,6 +160,26 @@ impl Row {
             winner: Some(self.winners[at].to_owned()).filter(|region| region != "-"),
             why,
         }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.json)?;
+        self.rows.iter().try_for_each(|row| write!(f, "\n    {row}"))
+    }
+}
+
+impl fmt::Display for ExpectedRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |value: &Option<Value>| {
+            value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string)
+        };
+        write!(f, "'{}' {} {}, from {}:", self.path, self.kind, self.state, shown(&self.base))?;
+        for (region, value) in &self.candidates {
+            write!(f, " {region} {},", shown(value))?;
+        }
+        write!(f, " winner {} ({})", self.winner.as_deref().unwrap_or("none"), self.why)
     }
 }
 
