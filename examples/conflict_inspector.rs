@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anabranch::document::{
-    ConflictFilter, Documents, NamedConflict, Precondition, Resolution, Write,
+    ConflictFilter, Documents, NamedConflict, Precondition, Settling, Write,
 };
 use anabranch::node::{Node, NodeBuilder};
 use anabranch::settings::{Limits, RegionSettings, Settings};
@@ -151,7 +151,7 @@ async fn resolve(documents: &Documents, open: &NamedConflict) -> Outcome<()> {
     let taken = candidates.iter().find(|candidate| of_us(candidate.origin));
     let taken = taken.ok_or("us-east wrote none of the candidates")?.id.clone();
     let note = Some("as the city hall says".to_owned());
-    documents.resolve(open.conflict.id, Resolution::Take(taken), note, None).await?;
+    documents.settle(open.conflict.id, Settling::Take(taken), None, note, None).await?;
     println!("\n{} took what us-east had written to {}.", documents.region(), open.conflict.path);
     Ok(())
 }

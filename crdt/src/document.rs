@@ -14,7 +14,10 @@
 
 mod admissions;
 mod collisions;
+mod history;
 mod ledger;
+mod merge;
+mod place;
 mod ranking;
 mod register;
 mod resolutions;
@@ -41,7 +44,12 @@ use crate::policy::Policies;
 
 use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
-pub use ledger::{Flip, Ledger, StoredConflictError};
+pub use history::{
+    Blamed, Difference, HistoryCursor, HistoryPage, MAX_PATHS, Recorded, differences,
+};
+pub use ledger::{Flip, Ledger, StoredConflictError, StoredRow};
+pub use merge::{MergeError, merge};
+pub use place::{Place, Typed};
 
 /// Who makes a change, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,12 +157,13 @@ impl Document {
         write::edit(self, edits, author, policies)
     }
 
-    /// Makes a change that writes nothing but its message. A deleted document would exist again.
+    /// Makes a change that writes nothing but its message. A document that is not there stays so.
     pub fn mark(&mut self, author: &Author) -> Change {
         write::mark(self, author)
     }
 
-    /// Deletes the document by one change; `None` if it is not there.
+    /// Deletes the document by one change; `None` if it is not there. The change is a delete unless
+    /// its message says that it is for something else.
     pub fn delete(&mut self, author: &Author) -> Option<Change> {
         self.exists().then(|| write::delete(self, author))
     }
@@ -170,13 +179,17 @@ impl Document {
     /// it saw; fields that were written concurrently keep the document alive.
     #[must_use]
     pub fn exists(&self) -> bool {
-        let heads = self.doc.get_heads();
+        self.exists_at(&self.doc, &self.doc.get_heads())
+    }
+
+    /// Tells whether the document was there when its heads were these, which `at` reads.
+    fn exists_at(&self, at: &impl ReadDoc, heads: &[automerge::ChangeHash]) -> bool {
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
             meta.and_then(|meta| meta.message)
                 .is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
         };
-        !heads.is_empty() && (self.doc.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
+        !heads.is_empty() && (at.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }
 
     /// Returns the frontier, sorted.
@@ -225,8 +238,9 @@ impl Document {
     }
 }
 
-/// Returns the digest of sorted heads.
-fn digest(heads: &[ChangeHash]) -> [u8; 16] {
+/// Returns 16 bytes that name sorted heads.
+#[must_use]
+pub fn digest(heads: &[ChangeHash]) -> [u8; 16] {
     if let [ChangeHash(only)] = heads {
         let mut digest = [0; 16];
         digest.iter_mut().zip(only).for_each(|(to, from)| *to = *from);

@@ -34,6 +34,21 @@ pub enum Act {
 }
 
 impl Act {
+    /// Returns the conflict that the change resolves.
+    #[must_use]
+    pub fn resolves(&self) -> Option<ConflictId> {
+        match self {
+            Self::Resolve(id) => Some(*id),
+            Self::Write
+            | Self::Delete
+            | Self::Dismiss(_)
+            | Self::Reopen(_)
+            | Self::Undo(_)
+            | Self::Revert
+            | Self::Policy => None,
+        }
+    }
+
     /// Returns the act that a word stands for; those about a conflict need one.
     #[must_use]
     pub fn named(word: &str, conflict: Option<ConflictId>) -> Option<Self> {
@@ -96,16 +111,32 @@ impl Message {
     /// Returns the text that is kept in the change, if there is anything to keep.
     #[must_use]
     pub fn text(&self) -> Option<String> {
-        if *self == Self::default() {
-            return None;
+        (*self != Self::default()).then(|| self.stored(false))
+    }
+
+    /// Returns the text that is kept in a change after which the document is not there.
+    pub(crate) fn deleting_text(&self) -> String {
+        match self.act {
+            Act::Write => Self { act: Act::Delete, ..self.clone() }.stored(false),
+            Act::Delete => self.stored(false),
+            Act::Resolve(_)
+            | Act::Dismiss(_)
+            | Act::Reopen(_)
+            | Act::Undo(_)
+            | Act::Revert
+            | Act::Policy => self.stored(true),
         }
+    }
+
+    fn stored(&self, deletes: bool) -> String {
         let stored = Stored {
             anabranch: self.act.to_string(),
+            deletes,
             conflict: self.act.conflict().map(|id| id.to_string()),
             author: self.author.as_ref().map(ToString::to_string),
             note: self.note.clone(),
         };
-        Some(serde_json::to_string(&stored).expect("a message is made of text"))
+        serde_json::to_string(&stored).expect("a message is made of text")
     }
 
     /// Reads the message of a change.
@@ -120,9 +151,12 @@ impl Message {
     }
 }
 
-/// Tells whether a message says that its change deletes the document, without reading all of it.
+/// Tells whether a message says that the document is not there after its change, without reading
+/// all of it.
 pub(crate) fn is_delete(text: &str) -> bool {
-    text.starts_with("{\"anabranch\":\"delete\"")
+    let act = text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('"'));
+    act.and_then(|act| act.split_once('"'))
+        .is_some_and(|(act, rest)| act == "delete" || rest.starts_with(",\"deletes\":true"))
 }
 
 /// Tells whether a message says that its change deletes what a policy lets go of a document.
@@ -141,6 +175,10 @@ pub(crate) fn is_policy(text: &str) -> bool {
 #[derive(Serialize, Deserialize)]
 struct Stored {
     anabranch: String,
+    /// Whether the document is not there after a change that is for something else than that. It
+    /// stands second, where `is_delete` looks for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    deletes: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     conflict: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,6 +231,10 @@ mod tests {
         let text = |act| Message { act, author: "ada".parse().ok(), note: None }.text().unwrap();
         assert!(is_delete(&text(Act::Delete)) && !is_delete(&text(Act::Policy)));
         assert!(is_policy(&text(Act::Policy)) && !is_policy(&text(Act::Write)));
+        let resolve = Message::of(Act::Resolve(ConflictId([7; 16])));
+        assert!(!is_delete(&resolve.text().unwrap()) && is_delete(&resolve.deleting_text()));
+        assert!(is_delete(&Message::default().deleting_text()));
+        assert_eq!(Message::read(Some(&resolve.deleting_text())), resolve);
     }
 
     #[test]

@@ -14,8 +14,10 @@ use crate::document::{Document, Write, Written};
 
 use super::error::Problem;
 use super::precondition::{self, Conditions, Verdict};
-use super::request::{author, document_name, is_media_type, no_query, prefers_minimal};
-use super::{Answer, ApiState, body, reply, session};
+use super::request::{
+    Query, author, bad_query, document_name, is_media_type, no_query, prefers_minimal,
+};
+use super::{Answer, ApiState, body, history, reply, session};
 
 /// The media type of a document.
 pub(super) const JSON: &str = "application/json";
@@ -34,8 +36,15 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// `GET` and `HEAD`.
 pub(super) async fn read(state: ApiState, request: Request) -> Answer {
     let (parts, _) = request.into_parts();
-    no_query(parts.uri.query())?;
+    let query = Query::parse(parts.uri.query(), &["at", "conflicts"])?;
     let name = document_name(parts.uri.path())?;
+    let with_conflicts = query.switch("conflicts")?;
+    if let Some(at) = query.text("at") {
+        if with_conflicts {
+            return Err(bad_query("conflicts are those of now: ask for 'at' or for 'conflicts'"));
+        }
+        return history::read_at(&state, &parts, &name, at).await;
+    }
     let conditions = Conditions::parse(&parts.headers)?;
     session::catch_up(&state, &parts.headers).await?;
     let document = state.documents().read(&name).await?;
@@ -46,12 +55,16 @@ pub(super) async fn read(state: ApiState, request: Request) -> Answer {
         return Err(not_found(&name).with_header(reply::SESSION_TOKEN, token));
     };
     let mut response = answer(&conditions, &document)?;
+    // Conflicts change when the document does not, so what the client has may be out of date.
+    if with_conflicts {
+        response = history::with_conflicts(&state, &name, &document).await?;
+    }
     reply::describe(response.headers_mut(), &document);
     reply::set_session(response.headers_mut(), &position);
     Ok(response)
 }
 
-fn answer(conditions: &Conditions, document: &Document) -> Answer {
+pub(super) fn answer(conditions: &Conditions, document: &Document) -> Answer {
     match conditions.judge(document.digest) {
         Verdict::Send => Ok(reply::json_bytes(StatusCode::OK, document.json.clone())),
         Verdict::NotModified => Ok(reply::empty(StatusCode::NOT_MODIFIED)),
@@ -59,7 +72,7 @@ fn answer(conditions: &Conditions, document: &Document) -> Answer {
     }
 }
 
-fn not_found(name: &DocumentName) -> Problem {
+pub(super) fn not_found(name: &DocumentName) -> Problem {
     let detail = format!("there is no document '{name}'");
     Problem::new(StatusCode::NOT_FOUND, "document_not_found", detail)
 }
@@ -84,7 +97,7 @@ pub(super) async fn delete(state: ApiState, request: Request) -> Answer {
     drop(body);
     session::catch_up(&state, &parts.headers).await?;
     let written = state.documents().write(name, Write::Delete, author, precondition).await?;
-    Ok(written_reply(&parts, written))
+    Ok(written_reply(&parts.headers, parts.uri.path(), &written))
 }
 
 async fn write(
@@ -117,7 +130,7 @@ async fn take(
     let write = format.write(payload.value)?;
     let written = state.documents().write(name, write, author, precondition).await?;
     drop(payload.held);
-    Ok(written_reply(parts, written))
+    Ok(written_reply(&parts.headers, parts.uri.path(), &written))
 }
 
 /// What the body of a write holds.
@@ -197,9 +210,9 @@ fn bad_edits(error: EditError) -> Problem {
     Problem::unprocessable("malformed_edit", error.to_string())
 }
 
-/// Makes the reply to a write.
-fn written_reply(parts: &Parts, written: Written) -> Response {
-    let minimal = prefers_minimal(&parts.headers);
+/// Makes the reply to a write of the document at `location`.
+pub(super) fn written_reply(asked: &HeaderMap, location: &str, written: &Written) -> Response {
+    let minimal = prefers_minimal(asked);
     let mut response = match &written.document {
         Some(document) if !minimal => {
             let status = if written.created { StatusCode::CREATED } else { StatusCode::OK };
@@ -209,12 +222,12 @@ fn written_reply(parts: &Parts, written: Written) -> Response {
         Some(_) | None => reply::empty(StatusCode::NO_CONTENT),
     };
     let headers = response.headers_mut();
-    describe_write(headers, &written);
+    describe_write(headers, written);
     if minimal && written.document.is_some() {
         headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static("return=minimal"));
     }
     if written.created
-        && let Ok(location) = HeaderValue::from_str(parts.uri.path())
+        && let Ok(location) = HeaderValue::from_str(location)
     {
         headers.insert(LOCATION, location);
     }

@@ -15,15 +15,18 @@ use crate::error::{Error, ErrorKind};
 use super::reply;
 
 /// Codes of [`ErrorKind::Invalid`] that mean: well-formed, but not what a document can take.
-const UNPROCESSABLE: [&str; 8] = [
+const UNPROCESSABLE: [&str; 11] = [
     "invalid_edit",
     "invalid_patch",
     "malformed_edit",
     "not_an_object",
+    "not_decidable",
+    "not_mergeable",
     "not_representable",
     "too_deep",
     "unfit_edit",
     "unknown_candidate",
+    "unknown_heads",
 ];
 
 /// Seconds after which a client is asked to try again.

@@ -13,6 +13,7 @@ mod changes;
 mod conflicts;
 mod documents;
 mod error;
+mod history;
 mod ledger;
 mod listing;
 mod metrics;
@@ -151,6 +152,13 @@ impl Routes {
         self.route(MethodFilter::GET, path, action).describe(Method::GET, path)
     }
 
+    fn post<F>(self, path: &'static str, action: F) -> Self
+    where
+        Endpoint<F>: Handler<(), ApiState>,
+    {
+        self.route(MethodFilter::POST, path, action).describe(Method::POST, path)
+    }
+
     fn describe(mut self, method: Method, path: &'static str) -> Self {
         self.described.push((method, path));
         self
@@ -171,9 +179,26 @@ impl Routes {
         F: Clone,
         Endpoint<F>: Handler<(), ApiState>,
     {
-        self.route(filter, "/v1/docs/{collection}/{*key}", action.clone())
-            .route(filter, "/v1/docs/{collection}/", action)
-            .describe(method, "/v1/docs/{collection}/{key}")
+        self.below("/v1/docs/{collection}/{key}", filter, method, action)
+    }
+
+    /// Routes a method of `{collection}/{key}` at the end of `described`; see
+    /// [`Routes::document`].
+    fn below<F>(
+        self,
+        described: &'static str,
+        filter: MethodFilter,
+        method: Method,
+        action: F,
+    ) -> Self
+    where
+        F: Clone,
+        Endpoint<F>: Handler<(), ApiState>,
+    {
+        let collection = described.trim_end_matches("{key}");
+        self.route(filter, &format!("{collection}{{*key}}"), action.clone())
+            .route(filter, collection, action)
+            .describe(method, described)
     }
 
     fn finish(mut self) -> Self {
@@ -192,6 +217,10 @@ fn routes() -> Routes {
         .document(MethodFilter::PATCH, Method::PATCH, documents::patch)
         .document(MethodFilter::DELETE, Method::DELETE, documents::delete)
         .get("/v1/docs/{collection}", listing::list)
+        .below(HISTORY, MethodFilter::GET, Method::GET, history::list)
+        .below(DIFF, MethodFilter::GET, Method::GET, history::diff)
+        .below(BLAME, MethodFilter::GET, Method::GET, history::blame)
+        .below(REVERT, MethodFilter::POST, Method::POST, history::revert)
         .get("/v1/changes", changes::follow)
         .get("/v1/conflicts", conflicts::list)
         .get("/v1/conflicts/stats", ledger::stats)
@@ -199,6 +228,12 @@ fn routes() -> Routes {
         .get("/v1/conflicts/{id}", conflicts::read)
         .route(MethodFilter::POST, "/v1/conflicts/{id}", conflicts::act)
         .describe(Method::POST, "/v1/conflicts/{id}:resolve")
+        .describe(Method::POST, "/v1/conflicts/{id}:dismiss")
+        .describe(Method::POST, "/v1/conflicts/{id}:reopen")
+        .describe(Method::POST, "/v1/conflicts/{id}:undo")
+        .post("/v1/conflicts:resolve", conflicts::resolve_all)
+        .post("/v1/conflicts:dismiss", conflicts::dismiss_all)
+        .post("/v1/conflicts:reopen", conflicts::reopen_all)
         .get("/v1/replication", status::replication)
         .get("/v1/status", status::status)
         .get("/v1/limits", status::limits)
@@ -208,6 +243,11 @@ fn routes() -> Routes {
         .get("/readyz", status::readyz)
         .finish()
 }
+
+const HISTORY: &str = "/v1/history/{collection}/{key}";
+const DIFF: &str = "/v1/diff/{collection}/{key}";
+const BLAME: &str = "/v1/blame/{collection}/{key}";
+const REVERT: &str = "/v1/revert/{collection}/{key}";
 
 type Answer = Result<Response, Problem>;
 

@@ -14,10 +14,15 @@ const DOCS: &str = "/v1/docs/";
 /// Reads the document that a path names. The key is all that follows the collection, so it may
 /// hold `/`, written as it is or as `%2F`.
 pub(super) fn document_name(path: &str) -> Result<DocumentName, Problem> {
+    document_below(DOCS, path)
+}
+
+/// Reads the document that a path names behind `prefix`, like [`document_name`].
+pub(super) fn document_below(prefix: &str, path: &str) -> Result<DocumentName, Problem> {
     let (collection, key) = path
-        .strip_prefix(DOCS)
+        .strip_prefix(prefix)
         .and_then(|rest| rest.split_once('/'))
-        .ok_or_else(|| bad_key("write /v1/docs/{collection}/{key}"))?;
+        .ok_or_else(|| bad_key(&format!("write {prefix}{{collection}}/{{key}}")))?;
     let collection = collection_name(collection)?;
     let key = percent_decoded(key, Plus::Literal)
         .ok_or_else(|| bad_key("a document key is percent-encoded UTF-8"))?;

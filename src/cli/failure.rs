@@ -18,6 +18,12 @@ pub enum Failure {
     /// There are open conflicts, and the caller asked to be told by the exit code.
     #[error("there are open conflicts")]
     ConflictsPresent,
+    /// Settings would let other values win, and the caller asked to be told by the exit code.
+    #[error("other values would win")]
+    WouldFlip,
+    /// The arguments are wrong, and the help that was printed says how they are written.
+    #[error("see the help")]
+    HelpShown,
     /// The node cannot be reached, or does not answer in time.
     #[error("{0}")]
     Unreachable(String),
@@ -36,9 +42,9 @@ impl Failure {
         match self {
             Self::OutputClosed => 0,
             Self::General(_) => 1,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::HelpShown => 2,
             Self::NotFound(_) => 3,
-            Self::ConflictsPresent => 4,
+            Self::ConflictsPresent | Self::WouldFlip => 4,
             Self::Unreachable(_) => 5,
             Self::Interrupted => 130,
         }
@@ -47,7 +53,14 @@ impl Failure {
     /// Tells whether people need to be told more than the exit code.
     #[must_use]
     pub fn is_silent(&self) -> bool {
-        matches!(self, Self::OutputClosed | Self::ConflictsPresent)
+        match self {
+            Self::OutputClosed | Self::ConflictsPresent | Self::WouldFlip | Self::HelpShown => true,
+            Self::General(_)
+            | Self::Usage(_)
+            | Self::NotFound(_)
+            | Self::Unreachable(_)
+            | Self::Interrupted => false,
+        }
     }
 }
 
@@ -96,6 +109,6 @@ Exit codes:
   1    failure
   2    wrong arguments or configuration
   3    not found
-  4    open conflicts are present (`conflicts list --exit-code`)
+  4    with --exit-code: open conflicts are present, or other values would win
   5    the node cannot be reached, or does not answer in time
   130  interrupted";

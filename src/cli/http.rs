@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -105,7 +106,7 @@ impl Call {
         value: Option<&str>,
     ) -> Result<Self, Failure> {
         if let Some(value) = value {
-            let value = HeaderValue::from_str(value).map_err(|_| {
+            let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
                 Failure::Usage(format!("the value for {name} has characters that no header takes"))
             })?;
             self.headers.insert(name, value);
@@ -168,7 +169,14 @@ impl Reply {
         if self.status.is_success() { Ok(self) } else { Err(self.failure()) }
     }
 
-    fn failure(&self) -> Failure {
+    /// Returns the stable code of a refusal.
+    pub(crate) fn problem_code(&self) -> Option<String> {
+        let problem: Value = serde_json::from_slice(&self.body).ok()?;
+        problem.get("code").and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// Returns the failure that the node describes.
+    pub(crate) fn failure(&self) -> Failure {
         let problem: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let text = |key: &str| problem.get(key).and_then(Value::as_str).map(str::to_owned);
         let reason = self.status.canonical_reason().unwrap_or("an unknown status");
@@ -232,6 +240,32 @@ impl Client {
         }
     }
 
+    /// Sends a request whose answer comes line by line, and returns once it begins. Each line may
+    /// take as long as an answer.
+    ///
+    /// # Errors
+    /// `Unreachable`, or what the node said.
+    pub(crate) async fn stream(mut self, call: Call) -> Result<Lines, Failure> {
+        let limit = self.timeout;
+        let silent = Failure::Unreachable(format!("{} did not answer within {limit:?}", self.url));
+        let begin = async {
+            let request = call.request(&self.url.authority())?;
+            let mut sender = self.dial().await?;
+            let response =
+                sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+            Ok::<_, Failure>((sender, response))
+        };
+        let (sender, response) = timeout(limit, begin).await.map_err(|_| silent)??;
+        if response.status().is_success() {
+            self.sender = Some(sender);
+            return Ok(Lines { client: self, body: response.into_body(), read: Vec::new() });
+        }
+        let reply = timeout(limit, self.finish(sender, response)).await;
+        Err(reply.map_or(Failure::Unreachable("the refusal does not end".to_owned()), |reply| {
+            reply.map_or_else(|failure| failure, |reply| reply.failure())
+        }))
+    }
+
     async fn attempt(&mut self, call: &Call) -> Result<Reply, Failure> {
         let mut request = call.request(&self.url.authority())?;
         let kept = self.sender.take().filter(|sender| !sender.is_closed());
@@ -273,7 +307,7 @@ impl Client {
     async fn finish(
         &mut self,
         sender: SendRequest<Full<Bytes>>,
-        response: Response<hyper::body::Incoming>,
+        response: Response<Incoming>,
     ) -> Result<Reply, Failure> {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_REPLY_BYTES).collect().await.map_err(|error| {
@@ -286,6 +320,52 @@ impl Client {
     fn broken(&self, error: &hyper::Error) -> Failure {
         let cause = super::failure::with_sources(error);
         Failure::Unreachable(format!("the connection to {} broke: {cause}", self.url))
+    }
+}
+
+/// An answer that comes line by line.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// It carries the connection.
+    client: Client,
+    body: Incoming,
+    read: Vec<u8>,
+}
+
+impl Lines {
+    /// Returns the next line that is not empty, without its end, or `None` after the last one.
+    ///
+    /// # Errors
+    /// `Unreachable` if the connection breaks, or nothing comes within `patience`.
+    ///
+    /// # Cancel safety
+    /// What was read stays here when the future is dropped.
+    pub(crate) async fn next(&mut self, patience: Duration) -> Result<Option<Vec<u8>>, Failure> {
+        loop {
+            while let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let rest = self.read.split_off(end + 1);
+                let mut line = std::mem::replace(&mut self.read, rest);
+                line.truncate(line.trim_ascii_end().len());
+                if !line.is_empty() {
+                    return Ok(Some(line));
+                }
+            }
+            let Some(frame) = timeout(patience, self.body.frame()).await.map_err(|_| {
+                let url = &self.client.url;
+                Failure::Unreachable(format!("{url} has been silent for {patience:?}"))
+            })?
+            else {
+                let last = std::mem::take(&mut self.read);
+                return Ok(Some(last).filter(|line| !line.trim_ascii().is_empty()));
+            };
+            let frame = frame.map_err(|error| self.client.broken(&error))?;
+            if let Some(data) = frame.data_ref() {
+                self.read.extend_from_slice(data);
+            }
+            if self.read.len() > MAX_LINE_BYTES {
+                return Err(Failure::General("a line of the answer does not end".to_owned()));
+            }
+        }
     }
 }
 
@@ -314,6 +394,9 @@ pub(crate) fn target(path: &str, query: &[(&str, Option<String>)]) -> String {
 
 /// The longest answer that is taken: a page of documents at their default limits stays far below.
 const MAX_REPLY_BYTES: usize = 1 << 30;
+
+/// The longest line that is taken: a few values of a document at its default limit.
+const MAX_LINE_BYTES: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::author::AuthorArgs;
 use super::doc::document_path;
 use super::http::{Call, Client, NodeArgs};
 use super::output::{note, plural, thousands};
@@ -51,6 +52,9 @@ pub(crate) struct ImportArgs {
     dry_run: bool,
 
     #[command(flatten)]
+    author: AuthorArgs,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
@@ -58,6 +62,7 @@ const EXAMPLES: &str = "\
 Examples:
   anabranch import cities.jsonl --collection cities --key-field geonameid
   anabranch import pages.jsonl --collection pages --key-field /meta/id --keep-going
+  anabranch import cities.jsonl --collection cities --key-field id --author geonames
   jq -c '.[]' countries.json | anabranch import - --collection countries --key-field cca3
 
 Each line replaces the document of its key by the fewest edits, so an import can be run again.
@@ -94,7 +99,7 @@ async fn import(
     for _ in 0..args.requests {
         let (lane, jobs) = mpsc::channel(LANE);
         let client = (!args.dry_run).then(|| Client::new(&args.node));
-        tasks.spawn(work(jobs, client, report.clone()));
+        tasks.spawn(work(jobs, client, args.author.clone(), report.clone()));
         lanes.push(lane);
     }
     let parser = Parser { collection: args.collection.clone(), key_field: args.key_field.clone() };
@@ -139,10 +144,15 @@ enum Outcome {
     Failed(Failure),
 }
 
-async fn work(mut jobs: mpsc::Receiver<Job>, mut client: Option<Client>, to: mpsc::Sender<Report>) {
+async fn work(
+    mut jobs: mpsc::Receiver<Job>,
+    mut client: Option<Client>,
+    author: AuthorArgs,
+    to: mpsc::Sender<Report>,
+) {
     while let Some(job) = jobs.recv().await {
         let outcome = match &mut client {
-            Some(client) => write(client, &job).await,
+            Some(client) => write(client, &job, &author).await,
             None => Outcome::Checked,
         };
         if to.send(Report { line: job.line, bytes: job.bytes, outcome }).await.is_err() {
@@ -152,12 +162,12 @@ async fn work(mut jobs: mpsc::Receiver<Job>, mut client: Option<Client>, to: mps
 }
 
 /// Writes a document, and asks again a few times where the node is busy.
-async fn write(client: &mut Client, job: &Job) -> Outcome {
+async fn write(client: &mut Client, job: &Job, author: &AuthorArgs) -> Outcome {
     let call = Call::new(Method::PUT, document_path(&job.name))
         .body("application/json", job.body.clone())
         // The documents are known here: no need to have them sent back.
         .header("prefer", Some("return=minimal"));
-    let call = match call {
+    let call = match call.and_then(|call| author.sign(call)) {
         Ok(call) => call,
         Err(failure) => return Outcome::Failed(failure),
     };

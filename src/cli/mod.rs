@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand. What a command prints as data goes to stdout,
 //! messages go to stderr, and the exit code says how it went.
 
+mod author;
 mod bench;
+mod collections;
 mod config;
 mod conflicts;
 mod dev;
@@ -12,6 +14,7 @@ mod http;
 mod import;
 mod logging;
 mod output;
+mod panes;
 pub mod pki;
 mod progress;
 mod regions;
@@ -43,7 +46,8 @@ enum Command {
     Dev(dev::DevArgs),
     Pki(pki::PkiArgs),
     Doc(doc::DocArgs),
-    Conflicts(conflicts::ConflictsArgs),
+    Conflicts(Box<conflicts::ConflictsArgs>),
+    Collections(collections::CollectionsArgs),
     Regions(regions::RegionsArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
@@ -61,6 +65,7 @@ impl Cli {
             Command::Pki(_)
             | Command::Doc(_)
             | Command::Conflicts(_)
+            | Command::Collections(_)
             | Command::Regions(_)
             | Command::Import(_)
             | Command::Export(_)
@@ -79,7 +84,8 @@ impl Cli {
             Command::Dev(args) => dev::run(args).await,
             Command::Pki(args) => Ok(pki::run(args)?),
             Command::Doc(args) => unless_interrupted(doc::run(args)).await,
-            Command::Conflicts(args) => unless_interrupted(conflicts::run(args)).await,
+            Command::Conflicts(args) => conflicts::run(*args).await,
+            Command::Collections(args) => unless_interrupted(collections::run(args)).await,
             Command::Regions(args) => unless_interrupted(regions::run(args)).await,
             Command::Import(args) => import::run(args).await,
             Command::Export(args) => unless_interrupted(export::run(args)).await,

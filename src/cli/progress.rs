@@ -7,12 +7,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output::{plural, thousands};
 
-/// Progress of a transfer of documents, measured in bytes or in documents.
+/// Progress of a transfer of documents, measured in bytes or in documents, or of conflicts that
+/// are settled.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
     unit: Unit,
     started: Instant,
+    /// Documents or conflicts so far.
     documents: u64,
 }
 
@@ -21,6 +23,7 @@ pub(crate) struct Progress {
 enum Unit {
     Bytes,
     Documents,
+    Conflicts,
 }
 
 impl Progress {
@@ -32,6 +35,11 @@ impl Progress {
     /// Starts; the sum is told by [`Progress::expect`].
     pub(crate) fn of_documents() -> Self {
         Self::start(None, Unit::Documents)
+    }
+
+    /// Starts; the sum is told by [`Progress::expect`].
+    pub(crate) fn of_conflicts() -> Self {
+        Self::start(None, Unit::Conflicts)
     }
 
     /// Says how much there is in all, which brings an ETA.
@@ -64,12 +72,12 @@ impl Progress {
         self.bar.set_draw_target(ProgressDrawTarget::hidden());
     }
 
-    /// Counts one more document of so many bytes.
+    /// Counts one more document of so many bytes, or one more conflict.
     pub(crate) fn add(&mut self, bytes: u64) {
         self.documents += 1;
         self.bar.inc(match self.unit {
             Unit::Bytes => bytes,
-            Unit::Documents => 1,
+            Unit::Documents | Unit::Conflicts => 1,
         });
         if self.documents.is_multiple_of(REDRAW) && !self.bar.is_hidden() {
             self.bar.set_message(self.rate());
@@ -91,7 +99,11 @@ impl Progress {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
         // The rate is shown to people: whole documents are enough.
         let rate = (self.documents as f64 / seconds).round() as u64;
-        format!("{}, {}/s", plural(self.documents, "document"), thousands(rate))
+        let noun = match self.unit {
+            Unit::Bytes | Unit::Documents => "document",
+            Unit::Conflicts => "conflict",
+        };
+        format!("{}, {}/s", plural(self.documents, noun), thousands(rate))
     }
 }
 

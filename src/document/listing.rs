@@ -23,7 +23,7 @@ impl Documents {
         after: Option<&DocumentKey>,
         limit: usize,
     ) -> Result<Vec<(DocumentKey, Document)>, Error> {
-        self.settle().await?;
+        self.apply_pending().await?;
         let listed = self.setting.journal.list(collection, prefix, after, limit)?;
         let shown = listed.into_iter().filter_map(|listed| {
             Some((listed.key, Document::from_row(listed.document, &listed.row)?))
@@ -47,7 +47,7 @@ impl Documents {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub async fn conflicts(&self, filter: ConflictFilter) -> Result<ConflictPage, Error> {
-        self.settle().await?;
+        self.apply_pending().await?;
         let wanted = self.ledger_filter(&filter);
         let journal = self.setting.journal.clone();
         let page =
@@ -65,7 +65,7 @@ impl Documents {
         &self,
         collection: Option<CollectionName>,
     ) -> Result<Vec<LedgerCount>, Error> {
-        self.settle().await?;
+        self.apply_pending().await?;
         let journal = self.setting.journal.clone();
         let mut counts = blocking(move || Ok(journal.conflict_counts()?)).await?;
         counts.retain(|count| collection.is_none() || count.collection == collection);
@@ -107,7 +107,7 @@ impl Documents {
 
     /// Has entries of other regions applied that wait for it, so that a listing shows what a read
     /// would. While a region catches up there are too many, and listings lag behind reads.
-    async fn settle(&self) -> Result<(), Error> {
+    async fn apply_pending(&self) -> Result<(), Error> {
         for document in self.setting.journal.pending(None, SETTLED_AT_ONCE)? {
             self.read_id(document).await?;
         }

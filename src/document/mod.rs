@@ -9,6 +9,7 @@ mod admit;
 mod cache;
 mod clock;
 mod doorbell;
+mod history;
 mod listing;
 mod loaded;
 mod owner;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anabranch_crdt::conflict::{Conflict, ConflictId, ConflictKind, ConflictState};
+use anabranch_crdt::conflict::{Conflict, ConflictId, ConflictKind, ConflictState, Revision};
 use anabranch_crdt::document::Change;
 use anabranch_crdt::edit::{Edit, Path};
 use anabranch_crdt::ids::{
@@ -36,7 +37,7 @@ use anabranch_crdt::policy::Policies;
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{DocumentRow, Journal, LedgerPosition, Position};
@@ -47,7 +48,9 @@ use request::{Answer, Reply, Request};
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
+pub use history::{Comparison, Point};
 pub(crate) use listing::named as read_conflict;
+pub use resolve::{Bulk, Choice, Fate, Settled, Settling};
 pub use retention::{RETENTION_PERIOD, Retention};
 pub(crate) use write::{check_size, check_value, edit_error};
 
@@ -106,17 +109,8 @@ pub struct Written {
     pub position: Arc<Position>,
 }
 
-/// How to settle a conflict.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Resolution {
-    /// Take the candidate with this id.
-    Take(String),
-    /// Write this value instead.
-    Value(Value),
-}
-
 /// Which conflicts to list.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConflictFilter {
     /// Only of this collection.
     pub collection: Option<CollectionName>,
@@ -195,6 +189,8 @@ impl fmt::Debug for Setting {
 pub struct Documents {
     setting: Arc<Setting>,
     queues: Arc<[mpsc::Sender<Request>]>,
+    /// Questions about the past that may be answered at a time.
+    past: Arc<Semaphore>,
 }
 
 /// The owner threads. They end after [`Documents::stop`].
@@ -248,7 +244,8 @@ impl Documents {
                 Error::new(ErrorKind::Unavailable, "no_thread", message)
             })?);
         }
-        let documents = Self { setting, queues: senders };
+        let past = Arc::new(Semaphore::new(setting.owners.max(1)));
+        let documents = Self { setting, queues: senders, past };
         Ok((documents, Owners { threads, ended }))
     }
 
@@ -311,21 +308,32 @@ impl Documents {
         Ok((row.and_then(|row| row.name), document))
     }
 
-    /// Settles a conflict by one ordinary, replicated change that supersedes every candidate.
+    /// Settles a conflict by one ordinary, replicated change. If a revision is expected, the row
+    /// has to be in it.
     ///
     /// # Errors
-    /// `NotFound`; `Conflict` with code `already_resolved`; `Invalid` for an unknown candidate.
-    pub async fn resolve(
+    /// `NotFound`; `Conflict` if the state of the conflict does not allow it, with codes such as
+    /// `already_resolved`; `Precondition` with `conflict_changed`; `Invalid` for an unknown
+    /// candidate, or for candidates that do not merge.
+    pub async fn settle(
         &self,
         id: ConflictId,
-        resolution: Resolution,
+        settling: Settling,
+        expected: Option<Revision>,
         note: Option<String>,
         author: Option<AuthorName>,
     ) -> Result<(NamedConflict, Written), Error> {
         let document = self.setting.journal.conflict_document(id)?;
         let document = document.ok_or_else(|| resolve::not_found(id))?;
-        let ask =
-            |reply| Request::Resolve { document, conflict: id, resolution, note, author, reply };
+        let ask = |reply| Request::Settle {
+            document,
+            conflict: id,
+            settling,
+            expected,
+            note,
+            author,
+            reply,
+        };
         let (resolved, position) = self.ask(document, ask).await?;
         let conflict = NamedConflict { name: resolved.name, conflict: resolved.conflict };
         Ok((conflict, Written { document: resolved.document, created: false, position }))
@@ -404,9 +412,8 @@ impl Documents {
 
     /// Asks the owner of a document, and waits for its answer.
     async fn ask<T>(&self, id: DocumentId, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
-        let queue = self.queues.get(self.setting.owner_of(id)).ok_or_else(shutting_down)?;
         let (reply, answer) = oneshot::channel();
-        queue.try_send(request(reply)).map_err(|refused| match refused {
+        self.queue(id)?.try_send(request(reply)).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => {
                 let message = "too many requests wait for documents: try again later";
                 Error::new(ErrorKind::Overloaded, "owner_queue_full", message)
@@ -414,6 +421,22 @@ impl Documents {
             mpsc::error::TrySendError::Closed(_) => shutting_down(),
         })?;
         answer.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+
+    /// Asks the owner of a document, and waits for its answer, first for room in its queue: only
+    /// for callers that are bounded themselves.
+    async fn ask_patiently<T>(
+        &self,
+        id: DocumentId,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        self.queue(id)?.send(request(reply)).await.map_err(|_| shutting_down())?;
+        answer.await.unwrap_or_else(|_| Err(shutting_down()))
+    }
+
+    fn queue(&self, id: DocumentId) -> Result<&mpsc::Sender<Request>, Error> {
+        self.queues.get(self.setting.owner_of(id)).ok_or_else(shutting_down)
     }
 }
 

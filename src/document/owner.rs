@@ -18,8 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::cache::Cache;
+use super::history::{self, Replica};
 use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::request::{Reply, Request};
+use super::resolve::Order;
 use super::{Document, Setting, admit, resolve, write};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Lineage, Position, Row};
@@ -78,9 +80,16 @@ impl Owner {
                 };
                 self.step(id, Some(name), reply, step);
             }
-            Request::Resolve { document, conflict, resolution, note, author, reply } => {
+            Request::Settle { document, conflict: id, settling, expected, note, author, reply } => {
+                let (note, author) = (note.as_deref(), author.as_ref());
+                let order = Order { id, settling: &settling, expected, note, author };
+                let step =
+                    |loaded: &mut Loaded, scene: Scene<'_>| resolve::settle(loaded, scene, &order);
+                self.step(document, None, reply, step);
+            }
+            Request::SettleAll { document, conflicts, batch, reply } => {
                 let step = |loaded: &mut Loaded, scene: Scene<'_>| {
-                    resolve::resolve(loaded, scene, conflict, &resolution, note.as_deref(), author)
+                    resolve::settle_all(loaded, scene, &conflicts, &batch)
                 };
                 self.step(document, None, reply, step);
             }
@@ -97,6 +106,18 @@ impl Owner {
                 self.step(id, None, reply, |loaded, _| {
                     Ok((loaded.document.changes_since(&heads), Outcome::default()))
                 });
+            }
+            Request::Replica { id, reply } => {
+                self.step(id, None, reply, |loaded, scene| {
+                    Ok((Replica::of(loaded, scene.policies), Outcome::default()))
+                });
+            }
+            Request::Revert { name, heads, message, precondition, reply } => {
+                let id = DocumentId::from(&name);
+                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
+                    history::revert(loaded, scene, &heads, &precondition, message)
+                };
+                self.step(id, Some(name), reply, step);
             }
             Request::Forget { document, conflicts, reply } => {
                 self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::conflict::{ConflictId, Revision};
 use anabranch_crdt::document::Change;
 use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName};
+use anabranch_crdt::message::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Document, Precondition, Resolution, Write};
+use super::history::Replica;
+use super::resolve::{Batch, Settled};
+use super::{Document, NamedConflict, Precondition, Settling, Write};
 use crate::error::Error;
 use crate::journal::Position;
 
@@ -28,13 +31,20 @@ pub(super) enum Request {
         precondition: Precondition,
         reply: Reply<(Option<Document>, bool)>,
     },
-    Resolve {
+    Settle {
         document: DocumentId,
         conflict: ConflictId,
-        resolution: Resolution,
+        settling: Settling,
+        expected: Option<Revision>,
         note: Option<String>,
         author: Option<AuthorName>,
         reply: Reply<Resolved>,
+    },
+    SettleAll {
+        document: DocumentId,
+        conflicts: Vec<NamedConflict>,
+        batch: Arc<Batch>,
+        reply: Reply<Vec<Settled>>,
     },
     Admit {
         name: DocumentName,
@@ -49,6 +59,17 @@ pub(super) enum Request {
         id: DocumentId,
         heads: Vec<ChangeHash>,
         reply: Reply<Vec<Change>>,
+    },
+    Replica {
+        id: DocumentId,
+        reply: Reply<Replica>,
+    },
+    Revert {
+        name: DocumentName,
+        heads: Vec<ChangeHash>,
+        message: Message,
+        precondition: Precondition,
+        reply: Reply<(Option<Document>, bool)>,
     },
     /// Settled conflicts are old enough to be dropped; answers how many were.
     Forget {

@@ -2,6 +2,7 @@
 //! and what other regions send is reflected by the next read.
 
 mod ledger;
+mod settling;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,9 +55,14 @@ impl Fixture {
         let region: RegionName = region.parse().unwrap();
         journal.name_origin(journal.identity().origin, &region);
         let lww = Policies::new(Policy::Lww, Vec::new(), Vec::new());
+        let paths = json!({"/address": {"policy": "manual", "whole": true}});
+        let whole = Policies::read(&json!({ "paths": paths })).unwrap();
         let setting = Setting {
             region,
-            collections: BTreeMap::from([("latest".parse().unwrap(), lww)]),
+            collections: BTreeMap::from([
+                ("latest".parse().unwrap(), lww),
+                ("homes".parse().unwrap(), whole),
+            ]),
             default_policies: Policies::default(),
             limits,
             owners: 2,
@@ -226,14 +232,14 @@ async fn two_regions_become_equal_and_list_what_collided() {
     assert_eq!(us.documents.read(&at("notes/a")).await.unwrap().unwrap().conflicts, 1);
 
     let id = conflict.conflict.id;
-    let wrong = Resolution::Take("nobody".into());
-    assert_eq!(code(us.documents.resolve(id, wrong, None, None).await), "unknown_candidate");
+    let wrong = Settling::Take("nobody".into());
+    assert_eq!(code(us.documents.settle(id, wrong, None, None, None).await), "unknown_candidate");
     let take = conflict.conflict.candidates[0].clone();
     let note = Some("agreed on the phone".to_owned());
-    let resolved = us.documents.resolve(id, Resolution::Take(take.id), note.clone(), None).await;
+    let resolved = us.documents.settle(id, Settling::Take(take.id), None, note.clone(), None).await;
     let (resolved, _) = resolved.unwrap();
     assert_eq!(resolved.conflict.state, ConflictState::Resolved);
-    let twice = us.documents.resolve(id, Resolution::Value(json!(1)), None, None).await;
+    let twice = us.documents.settle(id, Settling::Value(json!(1)), None, None, None).await;
     assert_eq!(code(twice), "already_resolved");
     us.send_to(&eu).await;
     assert_eq!(eu.json("notes/a").await["title"], take.value.unwrap());
@@ -277,8 +283,8 @@ async fn a_decision_for_what_shows_already_is_heard_of_everywhere() {
     assert_eq!(found.len(), 2);
     for NamedConflict { conflict, .. } in found {
         assert_eq!(conflict.state, ConflictState::AutoResolved);
-        let take = Resolution::Take(conflict.candidates[conflict.winner.unwrap()].id.clone());
-        us.documents.resolve(conflict.id, take, None, None).await.unwrap();
+        let take = Settling::Take(conflict.candidates[conflict.winner.unwrap()].id.clone());
+        us.documents.settle(conflict.id, take, None, None, None).await.unwrap();
     }
     us.send_to(&eu).await;
     for node in [&us, &eu] {

@@ -108,7 +108,7 @@ pub(super) fn not_found() -> Error {
     Error::new(ErrorKind::NotFound, "document_not_found", "there is no such document")
 }
 
-fn check(loaded: &Loaded, precondition: &Precondition) -> Result<(), Error> {
+pub(super) fn check(loaded: &Loaded, precondition: &Precondition) -> Result<(), Error> {
     let digest = Digest(loaded.row.digest);
     let exists = loaded.value.is_some();
     let holds = match precondition {

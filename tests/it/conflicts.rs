@@ -1,6 +1,7 @@
 //! Conflicts over HTTP: what merges, what wins, what stays open, and how it is settled.
 
 mod ledger;
+mod settling;
 
 use anabranch_crdt::policy::Policy;
 use serde_json::{Value, json};
@@ -241,7 +242,7 @@ async fn an_edit_inside_a_deleted_object_is_in_the_ledger() {
     assert_eq!(candidates(&rows[0]), both(json!("Grace"), Value::Null));
 }
 
-/// A document that one region deletes and another one changes stays, with what was changed.
+/// A document that one region deletes and another one changes stays, whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_document_that_was_changed_elsewhere_lives_on() {
     let cluster = pair().await;
@@ -257,9 +258,10 @@ async fn a_deleted_document_that_was_changed_elsewhere_lives_on() {
     let picture = healed(&cluster, &["notes"]).await;
     let listed = picture.listed();
     assert_eq!(listed.len(), 1, "{listed:?}");
-    assert_eq!(listed[0]["value"], json!({"title": "eu"}));
-    let rows = check_ledger(picture.conflicts(), &[["/title", "delete", "auto-resolved", "auto"]]);
-    assert_eq!(candidates(&rows[0]), both(json!("eu"), Value::Null));
+    let whole = json!({"title": "eu", "x": 0});
+    assert_eq!(listed[0]["value"], whole);
+    let rows = check_ledger(picture.conflicts(), &[["", "document", "auto-resolved", "auto"]]);
+    assert_eq!(candidates(&rows[0]), both(whole, Value::Null));
     cluster.stop().await;
 }
 

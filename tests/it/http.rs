@@ -1,6 +1,7 @@
 //! Documents over HTTP/JSON: what every application meets first.
 
 mod documents;
+mod history;
 mod json;
 mod listing;
 mod patches;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use automerge::legacy::{Op, OpType};
 use automerge::{ActorId, Automerge, ChangeHash, ObjType, ReadDoc, ScalarValue};
 
-use super::register::{Places, Register, operation_name, register_in};
+use super::register::{Places, Register, operation_name, register_in, value_at};
 use super::{Admissions, Admitted, ApplyError, Document, advance, guarded, parse, writer};
 use crate::conflict::ConflictId;
 use crate::ids::{AuthorName, Origin, Timestamp};
@@ -36,8 +36,8 @@ pub struct Collisions {
     /// The changes that the batch brought.
     pub(super) new: Vec<ChangeHash>,
     pub(super) pairs: Vec<(Touch, Touch)>,
-    /// Pairs of deletes. They are no conflict, but either of them may have replaced a side of one
-    /// that the other is a side of.
+    /// Pairs that are no conflict by themselves: of deletes, or with a delete that was a part of a
+    /// write. Either may have replaced a side of a conflict that the other is a side of.
     pub(super) ties: Vec<(Touch, Touch)>,
     /// Changes that are about a conflict.
     pub(super) acts: Vec<(ConflictId, ChangeHash)>,
@@ -91,6 +91,16 @@ pub(super) struct Touch {
     pub(super) resolves: Option<ConflictId>,
 }
 
+impl Touch {
+    /// Tells whether a delete left another value in the register: it cleared what a write did not
+    /// replace by itself, in another one of several maps that show as one.
+    pub(super) fn clears(&self, document: &Document) -> bool {
+        self.action == Action::Delete
+            && !self.replaced.is_empty()
+            && value_at(&document.doc, &self.register, &[self.change]).is_some()
+    }
+}
+
 /// What an operation did to its register.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Action {
@@ -135,7 +145,8 @@ pub(super) fn apply_parsed(
     let reader = Reader::new(document, policies);
     let found = concurrent.pairs(reader, &changes);
     let (ties, pairs) = found.into_iter().partition(|(one, other)| {
-        matches!((&one.action, &other.action), (Action::Delete, Action::Delete))
+        let deletes = [one, other].map(|touch| touch.action == Action::Delete);
+        deletes == [true, true] || one.clears(document) || other.clears(document)
     });
     let acts = changes.iter().filter_map(act).collect();
     let new = changes.iter().map(automerge::Change::hash).collect();
@@ -548,10 +559,6 @@ impl Made {
         action: Action,
         replaced: Vec<String>,
     ) -> Touch {
-        let resolves = match self.message.act {
-            Act::Resolve(id) => Some(id),
-            _ => None,
-        };
         Touch {
             operation,
             counter,
@@ -563,7 +570,7 @@ impl Made {
             register,
             action,
             replaced,
-            resolves,
+            resolves: self.message.act.resolves(),
         }
     }
 }

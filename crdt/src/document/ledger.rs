@@ -81,11 +81,16 @@ pub(super) enum What {
     Increment,
     /// A part of a container that counts as one value was edited.
     Edited,
+    /// A write left nothing of other values but itself.
+    Cleared,
     /// The field was deleted.
     Deleted,
     /// An object around the field was deleted or replaced, and the field with it.
     Removed,
 }
+
+/// A row as it is stored, and what it says.
+pub type StoredRow = (Vec<u8>, Conflict);
 
 /// What other settings would change about a conflict.
 #[derive(Debug, Clone, PartialEq)]
@@ -302,7 +307,7 @@ impl Ledger {
     }
 
     /// Returns the rows to store (`None`: to remove) since the last call.
-    pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<(Vec<u8>, Conflict)>)> {
+    pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<StoredRow>)> {
         let mut unsaved = Vec::new();
         for row in self.rows.values_mut().flatten() {
             (row.near, row.stirred) = (false, false);
@@ -349,18 +354,14 @@ impl Ledger {
         self.rows.values().flatten().find(has_id)
     }
 
-    /// Puts deletes into the rows of deletes that they are concurrent to.
+    /// Puts deletes into the rows of what they are concurrent to, if they knew a side there that
+    /// the other did not: then that side is gone.
     fn tie(&mut self, document: &Document, id: DocumentId, ties: &[(Touch, Touch)]) {
         let mut left: Vec<_> = ties.iter().collect();
         loop {
             let before = left.len();
             left.retain(|(one, other)| {
-                let rows = self.rows.get(&one.register).into_iter().flatten();
-                let [first, second] = [one, other].map(|t| (t.counter, t.operation.clone()));
-                let known = |row: &Row| {
-                    row.members.contains_key(&first) || row.members.contains_key(&second)
-                };
-                let joins = rows.into_iter().any(known);
+                let joins = self.ends(document, one, other) || self.ends(document, other, one);
                 if joins {
                     self.join(document, id, [one, other]);
                 }
@@ -370,6 +371,21 @@ impl Ledger {
                 return;
             }
         }
+    }
+
+    fn ends(&self, document: &Document, delete: &Touch, side: &Touch) -> bool {
+        let key = (side.counter, side.operation.clone());
+        let rows = self.rows.get(&side.register).into_iter().flatten();
+        let members = rows
+            .filter(|row| row.members.contains_key(&key))
+            .flat_map(|row| row.members.values().filter(|member| member.value.is_some()));
+        let knows = |touch: &Touch, member: &Member| {
+            let change = automerge::ChangeHash(member.change.0);
+            touch.change != change && standin::knows(&document.doc, &touch.change, &change)
+        };
+        members.into_iter().any(|member| {
+            delete.action == Action::Delete && knows(delete, member) && !knows(side, member)
+        })
     }
 
     /// Puts two operations into one row, merging the rows that have either.
@@ -475,13 +491,14 @@ impl Row {
         let replaced: BTreeSet<&str> =
             self.members.values().flat_map(|m| m.replaced.iter().map(String::as_str)).collect();
         let mut last: BTreeMap<Origin, u64> = BTreeMap::new();
-        for ((counter, _), member) in &self.members {
+        let written = || self.members.iter().filter(|(_, member)| member.what != What::Cleared);
+        for ((counter, _), member) in written() {
             last.insert(member.writer, *counter);
         }
         let stands = |((counter, operation), member): &(&(u64, String), &Member)| {
             !replaced.contains(operation.as_str()) && last.get(&member.writer) == Some(counter)
         };
-        let standing: Vec<_> = self.members.iter().filter(stands).collect();
+        let standing: Vec<_> = written().filter(stands).collect();
         let edits = self.is_of_parts();
         let change = |member: &Member| automerge::ChangeHash(member.change.0);
         let known = |member: &Member| {
@@ -518,6 +535,7 @@ fn deed(document: &Document, touch: &Touch) -> (What, Option<Value>) {
     let whole = touch.register.0.is_empty();
     match &touch.action {
         Action::Delete if touch.replaced.is_empty() && !whole => (What::Removed, None),
+        Action::Delete if touch.clears(document) => (What::Cleared, None),
         Action::Delete => (What::Deleted, None),
         Action::Increment => (What::Increment, seen()),
         Action::Edit => (What::Edited, seen()),
@@ -540,7 +558,9 @@ fn settlement(
     let origin = writer(&meta.actor);
     let value = match message.act {
         Act::Dismiss(_) | Act::Reopen(_) => None,
-        _ => value_at(&document.doc, register, &[change]).map(|value| hydrated_json(&value)),
+        Act::Write | Act::Delete | Act::Resolve(_) | Act::Undo(_) | Act::Revert | Act::Policy => {
+            value_at(&document.doc, register, &[change]).map(|value| hydrated_json(&value))
+        }
     };
     Some(Settlement {
         act: message.act,

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId};
 use automerge::{
-    ActorId, Automerge, ChangeHash, Cursor, ObjId, Prop, ROOT, ReadDoc, Value, hydrate,
+    ActorId, Automerge, ChangeHash, Cursor, ExpandedChange, ObjId, Prop, ROOT, ReadDoc, Value,
+    hydrate,
 };
 
 use super::view::{Held, Slot, View, merged_maps};
@@ -156,7 +157,7 @@ pub(super) fn path_now(doc: &Automerge, register: &Register) -> Path {
     path_at(doc, register, &doc.get_heads())
 }
 
-fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
+pub(super) fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec<ObjId> {
     match view.winner(slots, tokens) {
         Some(winner) if winner.value.is_map() => merged_maps(slots),
         Some(Slot { value: Held::Object(_), operation, .. }) => vec![operation.clone()],
@@ -164,7 +165,7 @@ fn descend(view: &View<'_, Automerge>, slots: &[Slot], tokens: &[String]) -> Vec
     }
 }
 
-fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
+pub(super) fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
     match step {
         Step::Key(key) => Some(Prop::Map(key.clone())),
         Step::Element(element) => {
@@ -183,12 +184,18 @@ fn prop(doc: &Automerge, holders: &[ObjId], step: &Step) -> Option<Prop> {
 
 /// Reads one operation, `counter@actor`, back from its change.
 pub(super) fn operation(doc: &Automerge, name: &str) -> Option<Op> {
+    let (counter, hash) = change_with(doc, name)?;
+    let change = doc.get_change_by_hash(&hash)?;
+    let index = usize::try_from(counter.checked_sub(change.start_op().get())?).ok()?;
+    change.decode().operations.into_iter().nth(index)
+}
+
+/// Returns the counter of an operation, `counter@actor`, and the change that holds it.
+fn change_with(doc: &Automerge, name: &str) -> Option<(u64, ChangeHash)> {
     let (counter, actor) = name.split_once('@')?;
     let counter: u64 = counter.parse().ok()?;
     let id = ObjId::Id(counter, ActorId::try_from(actor).ok()?, 0);
-    let change = doc.get_change_by_hash(&doc.hash_for_opid(&id)?)?;
-    let index = usize::try_from(counter.checked_sub(change.start_op().get())?).ok()?;
-    change.decode().operations.into_iter().nth(index)
+    Some((counter, doc.hash_for_opid(&id)?))
 }
 
 fn container_name(operation: &Op) -> String {
@@ -202,6 +209,8 @@ fn container_name(operation: &Op) -> String {
 pub(super) struct Places<'a> {
     doc: &'a Automerge,
     known: BTreeMap<String, Option<Vec<Ancestor>>>,
+    /// The changes that were read last: most objects of a document are made by a few of them.
+    read: BTreeMap<ChangeHash, ExpandedChange>,
 }
 
 /// An object on the way from the root to a register.
@@ -215,7 +224,7 @@ pub(super) struct Ancestor {
 
 impl<'a> Places<'a> {
     pub(super) fn new(doc: &'a Automerge) -> Self {
-        Self { doc, known: BTreeMap::new() }
+        Self { doc, known: BTreeMap::new(), read: BTreeMap::new() }
     }
 
     /// Returns the objects from the root down to `object`, the root itself left out; `None` for
@@ -232,11 +241,25 @@ impl<'a> Places<'a> {
     }
 
     fn look_up(&mut self, name: &str) -> Option<Vec<Ancestor>> {
-        let made = operation(self.doc, name)?;
+        let made = self.operation(name)?;
         let mut ancestors = self.ancestors(&made.obj)?;
         let register = register_in(&ancestors, &made.key, made.insert.then_some(name));
         ancestors.push(Ancestor { register, object: name.to_owned() });
         Some(ancestors)
+    }
+
+    fn operation(&mut self, name: &str) -> Option<Op> {
+        let (counter, hash) = change_with(self.doc, name)?;
+        if !self.read.contains_key(&hash) {
+            let change = self.doc.get_change_by_hash(&hash)?;
+            if self.read.len() >= CHANGES_READ {
+                self.read.pop_first();
+            }
+            self.read.insert(hash, change.decode());
+        }
+        let change = self.read.get(&hash)?;
+        let index = usize::try_from(counter.checked_sub(change.start_op.get())?).ok()?;
+        change.operations.get(index).cloned()
     }
 }
 
@@ -265,3 +288,6 @@ pub(super) fn object_name(operation: &ObjId) -> String {
         ObjId::Id(counter, actor, _) => format!("{counter}@{}", actor.to_hex_string()),
     }
 }
+
+/// Changes that are kept while places are found; each may hold some megabytes of operations.
+const CHANGES_READ: usize = 8;

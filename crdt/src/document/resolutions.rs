@@ -19,6 +19,7 @@ use super::view::{Slot, View, operation_order};
 use super::{ApplyError, Change, Document, stored};
 use crate::conflict::{Candidate, Conflict};
 use crate::ids::{DocumentId, Origin, Timestamp};
+use crate::message::Act;
 use crate::policy::Policies;
 use draft::{Content, Draft, Holder};
 
@@ -91,7 +92,9 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn draft(&self) -> Option<Draft<'a>> {
         let merged = || mirror::draft(self);
-        if let Some(settled) = &self.conflict.settled {
+        // Whether somebody is to look at a conflict does not change what shows meanwhile.
+        let looked = |act: &Act| matches!(act, Act::Dismiss(_) | Act::Reopen(_));
+        if let Some(settled) = self.conflict.settled.as_ref().filter(|s| !looked(&s.act)) {
             return self.only_the_act(ChangeHash(settled.change.0)).or_else(merged);
         }
         if self.row.is_of_parts() {

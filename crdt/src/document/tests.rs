@@ -1,6 +1,6 @@
 //! Stories of two and three regions.
 
-mod laws;
+pub(super) mod laws;
 
 mod forget;
 
@@ -14,23 +14,23 @@ use uuid::Uuid;
 use super::view::hydrated_json;
 use super::*;
 use crate::conflict::{Conflict, ConflictKind, ConflictState};
-use crate::edit::Path;
+use crate::edit::{self, Path};
 use crate::ids::{DocumentId, RegionName};
 use crate::policy::Policy;
 
 /// One region: a document, its ledger, and every change it has.
 #[derive(Debug, Clone)]
-struct Region {
-    origin: Origin,
-    document: Document,
+pub(super) struct Region {
+    pub(super) origin: Origin,
+    pub(super) document: Document,
     rows: BTreeMap<[u8; 16], Vec<u8>>,
-    log: Vec<Admitted>,
-    policies: Policies,
+    pub(super) log: Vec<Admitted>,
+    pub(super) policies: Policies,
     now: u64,
 }
 
 impl Region {
-    fn new(number: u8, policies: &Policies) -> Self {
+    pub(super) fn new(number: u8, policies: &Policies) -> Self {
         Self {
             origin: Origin::of_region(&region_name(number), [number; 16]),
             document: Document::new(),
@@ -41,21 +41,21 @@ impl Region {
         }
     }
 
-    fn author(&mut self, message: Message) -> Author {
+    pub(super) fn author(&mut self, message: Message) -> Author {
         self.now += 10;
         Author { origin: self.origin, at: Timestamp(self.now), message }
     }
 
-    fn at(&mut self, microseconds: u64) -> &mut Self {
+    pub(super) fn at(&mut self, microseconds: u64) -> &mut Self {
         self.now = 1_700_000_000_000_000 + microseconds;
         self
     }
 
-    fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
+    pub(super) fn edit(&mut self, edits: &[Edit]) -> Result<(), EditError> {
         self.edit_with(edits, Message::default())
     }
 
-    fn edit_with(&mut self, edits: &[Edit], message: Message) -> Result<(), EditError> {
+    pub(super) fn edit_with(&mut self, edits: &[Edit], message: Message) -> Result<(), EditError> {
         let author = self.author(message);
         let change = self.document.edit(edits, &author, &self.policies)?;
         let made = change.as_ref().map(|change| Collisions::made(&self.document, change.hash));
@@ -64,22 +64,22 @@ impl Region {
         Ok(())
     }
 
-    fn set(&mut self, path: &str, value: Value) -> &mut Self {
+    pub(super) fn set(&mut self, path: &str, value: Value) -> &mut Self {
         self.edit(&[set(path, value)]).unwrap();
         self
     }
 
-    fn remove(&mut self, path: &str) -> &mut Self {
+    pub(super) fn remove(&mut self, path: &str) -> &mut Self {
         self.edit(&[Edit::Remove { path: path.parse().unwrap() }]).unwrap();
         self
     }
 
-    fn increment(&mut self, path: &str, by: i64) -> &mut Self {
+    pub(super) fn increment(&mut self, path: &str, by: i64) -> &mut Self {
         self.edit(&[Edit::Increment { path: path.parse().unwrap(), by }]).unwrap();
         self
     }
 
-    fn delete(&mut self) -> &mut Self {
+    pub(super) fn delete(&mut self) -> &mut Self {
         let author = self.author(Message::default());
         let change = self.document.delete(&author);
         let made = change.as_ref().map(|change| Collisions::made(&self.document, change.hash));
@@ -119,7 +119,7 @@ impl Region {
         }
     }
 
-    fn receive(&mut self, changes: &[Admitted]) {
+    pub(super) fn receive(&mut self, changes: &[Admitted]) {
         let applied = self.document.apply(changes, &self.policies).unwrap();
         for index in applied.new {
             self.log.push(changes[index].clone());
@@ -127,7 +127,7 @@ impl Region {
         self.decide(&applied.collisions);
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         self.document.value(&self.policies).unwrap_or(Value::Null)
     }
 
@@ -138,7 +138,7 @@ impl Region {
     }
 
     /// Takes other settings, and decides everything again.
-    fn set_policies(&mut self, policies: &Policies) {
+    pub(super) fn set_policies(&mut self, policies: &Policies) {
         let same = self.policies.same_wholes(policies);
         self.policies = policies.clone();
         let mut ledger = Ledger::read(self.rows.values().map(Vec::as_slice)).unwrap();
@@ -148,7 +148,7 @@ impl Region {
         self.settle(ledger);
     }
 
-    fn conflicts(&self) -> Vec<Conflict> {
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
         self.rows.values().map(|row| Ledger::read_conflict(row).unwrap()).collect()
     }
 }
@@ -158,19 +158,19 @@ fn region_name(number: u8) -> RegionName {
 }
 
 /// Exchanges everything until nobody has anything new.
-fn exchange(regions: &mut [Region]) {
+pub(super) fn exchange(regions: &mut [Region]) {
     for _ in 0..8 {
         let all: Vec<Admitted> = regions.iter().flat_map(|r| r.log.clone()).collect();
         regions.iter_mut().for_each(|region| region.receive(&all));
     }
 }
 
-fn pair(policy: Policy) -> [Region; 2] {
+pub(super) fn pair(policy: Policy) -> [Region; 2] {
     let policies = Policies::new(policy, Vec::new(), Vec::new());
     [Region::new(1, &policies), Region::new(2, &policies)]
 }
 
-fn set(path: &str, value: Value) -> Edit {
+pub(super) fn set(path: &str, value: Value) -> Edit {
     Edit::Set { path: path.parse().unwrap(), value }
 }
 
@@ -414,6 +414,22 @@ fn a_deleted_document_is_gone_and_can_be_written_again() {
     regions[1].set("/title", json!("again"));
     exchange(&mut regions);
     assert_eq!(regions[0].json(), json!({"title": "again"}));
+}
+
+/// Automerge's own way to write many fields at once puts them behind the operations of what was
+/// inside deleted objects; then nothing showed, and no other replica took the change.
+#[test]
+fn a_deleted_document_with_objects_is_written_again_as_a_whole() {
+    let mut regions = pair(Policy::Auto);
+    regions[0].set("/list", json!([{"x": 1}])).set("/map", json!({"y": [2]})).delete();
+    let again = json!({"list": [3], "other": {"z": 4}});
+    let edits = edit::difference(&json!({}), &again);
+    regions[0].edit(&edits).unwrap();
+    assert_eq!(regions[0].json(), again);
+    exchange(&mut regions);
+    assert_eq!(regions[1].json(), again);
+    let loaded = Document::load(&regions[0].document.save()).unwrap();
+    assert_eq!(loaded.value(&regions[0].policies), Some(again));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use super::view::{Held, Slot, View, count, merged_maps};
 use super::{Admissions, Author, Change, Document, actor, stored};
 use crate::edit::{Edit, EditError, Path};
-use crate::message::{Act, Message};
 use crate::policy::Policies;
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
@@ -21,8 +20,11 @@ pub(super) fn edit(
     let missing = !document.exists();
     let Document { doc, admissions } = document;
     doc.set_actor(actor(author.origin));
-    let options = || options(author, &author.message);
-    let hash = match run(doc.transaction(), edits, policies, admissions, options())? {
+    // Fields that are written in one step stand behind every operation there is, and what was
+    // inside deleted objects has to stand behind the root's.
+    let new = doc.get_heads().is_empty();
+    let options = || options(author, author.message.text());
+    let hash = match run(doc.transaction(), edits, new, policies, admissions, options())? {
         Some(hash) => hash,
         None if missing => doc.empty_commit(options()),
         None => return Ok(None),
@@ -33,12 +35,13 @@ pub(super) fn edit(
 fn run(
     tx: Transaction<'_>,
     edits: &[Edit],
+    new: bool,
     policies: &Policies,
     admissions: &Admissions,
     options: CommitOptions,
 ) -> Result<Option<ChangeHash>, EditError> {
     let mut writer = Writer { tx, policies, admissions };
-    match first_fields(edits).filter(|_| writer.tx.length(ROOT) == 0) {
+    match first_fields(edits).filter(|_| new) {
         Some(fields) => writer.tx.init_root_from_hydrate(&fields?).map_err(defect)?,
         None => edits.iter().try_for_each(|edit| writer.edit(edit))?,
     }
@@ -48,9 +51,13 @@ fn run(
 
 /// Makes a change that writes nothing and follows everything that is known.
 pub(super) fn mark(document: &mut Document, author: &Author) -> Change {
+    let text = match document.exists() {
+        true => author.message.text(),
+        false => Some(author.message.deleting_text()),
+    };
     let doc = &mut document.doc;
     doc.set_actor(actor(author.origin));
-    let hash = doc.empty_commit(options(author, &author.message));
+    let hash = doc.empty_commit(options(author, text));
     let change = doc.get_change_by_hash(&hash).expect("the change was just made");
     stored(&change)
 }
@@ -63,17 +70,17 @@ pub(super) fn delete(document: &mut Document, author: &Author) -> Change {
     let keys: Vec<String> = tx.keys(ROOT).collect();
     let removed = keys.into_iter().try_for_each(|key| tx.delete(ROOT, key));
     removed.expect("the keys were read in the same transaction");
-    let message = Message { act: Act::Delete, ..author.message.clone() };
-    let (hash, _) = tx.commit_with(options(author, &message));
-    let hash = hash.unwrap_or_else(|| doc.empty_commit(options(author, &message)));
+    let options = || options(author, Some(author.message.deleting_text()));
+    let (hash, _) = tx.commit_with(options());
+    let hash = hash.unwrap_or_else(|| doc.empty_commit(options()));
     let change = doc.get_change_by_hash(&hash).expect("the change was just made");
     stored(&change)
 }
 
-fn options(author: &Author, message: &Message) -> CommitOptions {
+fn options(author: &Author, message: Option<String>) -> CommitOptions {
     let time = i64::try_from(author.at.0).unwrap_or(i64::MAX);
     let options = CommitOptions::default().with_time(time);
-    match message.text() {
+    match message {
         Some(message) => options.with_message(message),
         None => options,
     }
@@ -363,7 +370,7 @@ fn scalar(value: &Json) -> Result<ScalarValue, EditError> {
     }
 }
 
-/// Returns the fields of an empty document whose edits only set fields of the root: written in
+/// Returns the fields of a new document whose edits only set fields of the root: written in
 /// one step they cost a tenth of what they cost one by one.
 fn first_fields(edits: &[Edit]) -> Option<Result<hydrate::Map, EditError>> {
     let field = |edit: &Edit| match edit {

@@ -3,7 +3,7 @@ use anabranch_crdt::ids::{ChangeHash, DocumentId, Origin, RegionName, Timestamp}
 use anabranch_crdt::message::Act;
 use anabranch_crdt::policy::{Policy, PolicyVersion};
 use axum::response::IntoResponse;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use anabranch_crdt::conflict::ConflictState;
@@ -125,12 +125,14 @@ fn resolved_conflict_tells_who_settled_it() {
 }
 
 #[test]
-fn paths_name_a_conflict_or_its_resolution() {
+fn paths_name_a_conflict_or_what_to_do_about_it() {
     let id: ConflictId = ID.parse().unwrap();
     let of = |last: &str| target(&format!("/v1/conflicts/{last}"));
     assert_eq!(of(ID).ok(), Some(Target::Conflict(id)));
-    assert_eq!(of(&format!("{ID}:resolve")).ok(), Some(Target::Resolution(id)));
-    for last in ["x", ":resolve", &ID[1..], &format!("{ID}:dismiss"), &format!("{ID}0")] {
+    for verb in Verb::ALL {
+        assert_eq!(of(&format!("{ID}:{}", verb.name())).ok(), Some(Target::Action(id, verb)));
+    }
+    for last in ["x", ":resolve", &ID[1..], &format!("{ID}:forget"), &format!("{ID}0")] {
         assert_eq!(status(of(last)), 400, "{last}");
     }
 }
@@ -153,33 +155,5 @@ fn filters_are_read() {
 fn bad_filters_are_refused() {
     for query in ["state=closed", "limit=0", "limit=1001", "cursor=1", "document=x", "since=1"] {
         assert_eq!(status(filter(Some(query))), 400, "{query}");
-    }
-}
-
-#[test]
-fn resolutions_take_a_candidate_or_a_value() {
-    let read = |body| resolution(body).ok();
-    let take = Resolution::Take("3@01".into());
-    assert_eq!(read(json!({"take": "3@01"})), Some((take.clone(), None)));
-    assert_eq!(read(json!({"take": "3@01", "note": "n"})), Some((take, Some("n".into()))));
-    assert_eq!(read(json!({"value": null})), Some((Resolution::Value(Value::Null), None)));
-    let value = Resolution::Value(json!({"a": 1}));
-    assert_eq!(read(json!({"value": {"a": 1}, "note": null})), Some((value, None)));
-}
-
-#[test]
-fn bad_resolutions_are_refused() {
-    for body in [
-        json!({}),
-        json!([]),
-        json!("take"),
-        json!({"note": "n"}),
-        json!({"take": 3}),
-        json!({"take": "3@01", "value": 1}),
-        json!({"take": "3@01", "force": true}),
-        json!({"take": "3@01", "note": 1}),
-        json!({"take": "3@01", "note": "n".repeat(NOTE_BYTES + 1)}),
-    ] {
-        assert_eq!(status(resolution(body.clone())), 422, "{body}");
     }
 }

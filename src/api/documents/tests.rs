@@ -31,7 +31,7 @@ fn reply_to(lines: &[(&'static str, &'static str)], written: Written) -> Respons
     let mut parts = Request::new(Body::empty()).into_parts().0;
     parts.uri = "/v1/docs/c/k%20k".parse().unwrap();
     parts.headers = headers(lines);
-    written_reply(&parts, written)
+    written_reply(&parts.headers, parts.uri.path(), &written)
 }
 
 fn written(document: Option<Document>, created: bool) -> Written {

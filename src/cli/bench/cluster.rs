@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::cli::Failure;
 use crate::cli::failure::with_sources;
+use crate::document::Documents;
 use crate::node::{Node, NodeBuilder};
 use crate::settings::{Limits, RegionSettings, Settings};
 
@@ -52,6 +53,12 @@ impl Cluster {
     /// Returns where the nodes listen for HTTP.
     pub(super) fn authorities(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.http_addr().to_string()).collect()
+    }
+
+    /// Returns the documents of the first node.
+    pub(super) fn documents(&self) -> Result<Documents, Failure> {
+        let first = self.nodes.first().map(Node::documents);
+        first.ok_or_else(|| Failure::General("no node did start".to_owned()))
     }
 
     /// Stops the nodes and removes their data.

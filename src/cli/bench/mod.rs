@@ -7,6 +7,7 @@ mod load;
 mod propagation;
 mod report;
 mod request;
+mod settling;
 mod wire;
 
 use std::path::PathBuf;
@@ -81,7 +82,7 @@ Examples:
 Documents have ten fields of ninety letters, together 1 KB. Load, nodes and ceilings share this
 machine. `http` is a server that stores nothing, asked with bodies of the same size; `http +
 commit` also commits each body to redb, in groups, before it answers. With --url the documents
-of the run stay in the node, in a collection of their own, and the ledger is not measured.";
+of the run stay in the node, in a collection of their own, and no conflicts are measured.";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,6 +97,8 @@ enum Workload {
     Propagation,
     /// A ledger of 100,000 conflicts, listed and counted
     Conflicts,
+    /// 10,000 conflicts, settled by one rule
+    Settling,
 }
 
 impl Workload {
@@ -106,6 +109,7 @@ impl Workload {
             Self::Reads => "reads",
             Self::Propagation => "propagation",
             Self::Conflicts => "conflicts",
+            Self::Settling => "settling",
         }
     }
 
@@ -114,7 +118,9 @@ impl Workload {
         match self {
             Self::Updates => ("PATCH", "application/merge-patch+json", one_field()),
             Self::Creates => ("PUT", "application/json", document()),
-            Self::Reads | Self::Propagation | Self::Conflicts => ("GET", "", String::new()),
+            Self::Reads | Self::Propagation | Self::Conflicts | Self::Settling => {
+                ("GET", "", String::new())
+            }
         }
     }
 }
@@ -131,6 +137,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     let mut all = bench.run_one_node().await?;
     all.extend(bench.run_propagation().await?);
     all.extend(bench.run_conflicts().await?);
+    all.extend(bench.run_settling().await?);
     match bench.args.output {
         Format::Json => print_json(&report::json(&all, &bench.settings())),
         Format::Table => print(report::table(&all, terminal_width())),
@@ -235,6 +242,15 @@ impl Bench {
         measuring.await.map_err(|error| Failure::General(format!("a task broke: {error}")))?
     }
 
+    /// Measures a node of its own, for the same reason.
+    async fn run_settling(&self) -> Result<Vec<Figures>, Failure> {
+        if !self.wants(Workload::Settling) || self.args.url.is_some() {
+            return Ok(Vec::new());
+        }
+        note(format!("measuring {} \u{2026}", Workload::Settling.title()));
+        settling::measure(&self.base).await
+    }
+
     /// Measures the node, then the ceilings with answers as long as the node's.
     async fn measure(
         &self,
@@ -261,9 +277,11 @@ impl Bench {
     fn path(&self, workload: Workload) -> String {
         match workload {
             Workload::Creates => document_path(&format!("{}-c", self.collection)),
-            Workload::Updates | Workload::Reads | Workload::Propagation | Workload::Conflicts => {
-                document_path(&self.collection)
-            }
+            Workload::Updates
+            | Workload::Reads
+            | Workload::Propagation
+            | Workload::Conflicts
+            | Workload::Settling => document_path(&self.collection),
         }
     }
 
@@ -271,7 +289,11 @@ impl Bench {
         let (template, stride) = (template.clone(), self.plan.connections);
         match workload {
             Workload::Creates => Requests::new_keys(template, connection, stride),
-            Workload::Updates | Workload::Reads | Workload::Propagation | Workload::Conflicts => {
+            Workload::Updates
+            | Workload::Reads
+            | Workload::Propagation
+            | Workload::Conflicts
+            | Workload::Settling => {
                 Requests::random(template, self.args.documents, connection, stride)
             }
         }

@@ -145,7 +145,7 @@ async fn a_decision_makes_a_conflict_young_again() {
     now.store(START + 2 * HOUR, Ordering::Relaxed);
     us.patch("notes/a", json!({"y": 0})).await.unwrap();
     let id = us.open_conflicts().await[0].conflict.id;
-    us.documents.resolve(id, Resolution::Value(json!("both")), None, None).await.unwrap();
+    us.documents.settle(id, Settling::Value(json!("both")), None, None, None).await.unwrap();
     let retention = Retention::new(us.documents.clone());
     assert_eq!(retention.once().await.unwrap(), 0);
     now.store(START + 4 * HOUR, Ordering::Relaxed);
@@ -183,7 +183,7 @@ async fn who_follows_the_ledger_hears_of_each_change() {
     let ConflictEvent::Row(row) = all.next().await.unwrap() else { panic!("a row is told") };
     assert_eq!((row.name.clone(), row.conflict.state), (Some(at("notes/a")), ConflictState::Open));
     let id = row.conflict.id;
-    us.documents.resolve(id, Resolution::Value(json!(1)), None, None).await.unwrap();
+    us.documents.settle(id, Settling::Value(json!(1)), None, None, None).await.unwrap();
     let ConflictEvent::Row(row) = resolved.next().await.unwrap() else { panic!("a row is told") };
     assert_eq!((row.conflict.id, row.conflict.state), (id, ConflictState::Resolved));
     collide(&us, &eu, "latest/b", &["y"]).await;

@@ -33,13 +33,13 @@ async fn only(client: &Client) -> Value {
     conflict
 }
 
-fn candidate_of<'a>(conflict: &'a Value, region: &str) -> &'a str {
+pub(super) fn candidate_of<'a>(conflict: &'a Value, region: &str) -> &'a str {
     let candidates = conflict["candidates"].as_array().unwrap();
     candidates.iter().find(|c| c["region"] == region).unwrap()["id"].as_str().unwrap()
 }
 
 /// Waits until a region knows that the conflict is settled, and returns it.
-async fn settled(client: &Client, id: &str) -> Value {
+pub(super) async fn settled(client: &Client, id: &str) -> Value {
     eventually("the conflict is resolved there too", async || {
         let conflict = client.get(format!("/v1/conflicts/{id}")).ok().await.value();
         seen(conflict["state"] == "resolved", || conflict.to_string())?;

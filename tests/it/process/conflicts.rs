@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{Outcome, Running, eventually, mask, run};
+use super::support::{Outcome, Running, anabranch, eventually, mask, run};
 use super::topology::{Topology, linked};
 
 /// Two regions that wrote the same fields while only one of them was running at a time.
@@ -69,20 +69,24 @@ fn conflicts_are_listed_shown_and_resolved_everywhere() {
     check_table(
         &list,
         "\
-ID        DOCUMENT      PATH   STATE  REGIONS    SHOWS
-xxxxxxxx  cities/paris  /name  open   east west  \"Paname\"
+ID        DOCUMENT      PATH   KIND   STATE  SHOWS     REGIONS
+xxxxxxxx  cities/paris  /name  value  open   \"Paname\"  east west
 ",
     );
-    assert_eq!(list.stderr, "");
+    list.says(&["1 conflict in all"]);
     collision.list("west", &["--exit-code"]).exits(4).says(&[]);
     collision.list("west", &["--state", "auto-resolved", "--exit-code"]).exits(0);
 
+    let list = collision.list("west", &["--document", "cities/paris"]).exits(0);
     let short = list.stdout.lines().nth(1).unwrap().split(' ').next().unwrap().to_owned();
     let show = collision.run("west", &["show", &short]).exits(0);
-    check_table(&show, OPEN);
+    let why = collision.of("west", "cities/paris")["why"].as_str().unwrap().to_owned();
+    check_table(&show, &OPEN.replace("WHY", &why));
     assert_eq!(show.stderr, "");
+    let told = collision.run("east", &["explain", &short]).exits(0).stdout;
+    assert!(told.contains(" wrote \"Paname\" (side 2)") && told.contains("Side 2 shows"), "{told}");
 
-    let take = ["resolve", &short, "--take", "1", "--note", "as the map says"];
+    let take = ["resolve", &short, "--take", "1", "--note", "as the map says", "--author", "zoë"];
     collision.run("west", &take).exits(0).prints("").says(&["resolved /name of cities/paris"]);
     for region in ["west", "east"] {
         let settled = eventually("the resolution is everywhere", || {
@@ -95,10 +99,63 @@ xxxxxxxx  cities/paris  /name  open   east west  \"Paname\"
         assert_eq!(collision.topology.http(region).get(path), json!({"name": "Paris"}));
         collision.list(region, &["--state", "open", "--exit-code"]).exits(0).prints("");
         let show = collision.run(region, &["show", &short]).exits(0).stdout;
-        assert!(show.contains("settled by west (") && show.ends_with("note: as the map says\n"));
+        assert!(show.contains("- resolved by zoë in west at "), "{show}");
+        assert!(show.contains(": as the map says\n"), "{show}");
     }
     let again = ["resolve", &short, "--take", "2"];
-    collision.run("east", &again).exits(1).prints("").says(&["already_resolved"]);
+    collision.run("east", &again).exits(1).prints("").says(&[
+        "already resolved by zoë in west",
+        "as the map says",
+        "already_resolved",
+    ]);
+    let undo = ["undo", &short, "--author", "ben"];
+    collision.run("east", &undo).exits(0).says(&["undid the resolution of /name"]);
+    let paris = collision.topology.http("east").get("/v1/docs/cities/paris");
+    assert_eq!(paris, json!({"name": "Paname"}), "what showed before shows again");
+    collision.run("east", &["undo", &short]).exits(1).says(&["not_resolved"]);
+}
+
+#[test]
+fn all_that_match_are_dismissed_and_reopened_and_watched() {
+    let collision = Collision::make();
+    let mut watch = anabranch();
+    watch.args(["conflicts", "watch", "-o", "json", "--url", &collision.topology.url("west")]);
+    let mut watch = Running::start(watch);
+    watch.wait_for_message("watching");
+    let east = |arguments: &[&str]| collision.run("east", arguments);
+    let filter = ["--all-matching", "--collection", "cities"];
+    let dismiss = [&["dismiss"], &filter[..]].concat();
+    let dry = east(&[&dismiss[..], &["--dry-run"]].concat()).exits(0);
+    assert!(dry.stdout.contains("would-dismiss"), "{dry}");
+    dry.says(&["1 conflict matched: 1 would be dismissed"]);
+    east(&[&dismiss[..], &["--note", "fine"]].concat()).exits(0).says(&["1 dismissed, 0 skipped"]);
+    let line = watch.wait_for_data("\"dismissed\"");
+    let event: Value = serde_json::from_str(line.lines().last().unwrap()).unwrap();
+    assert_eq!(
+        (&event["event"], &event["conflict"]["path"]),
+        (&json!("conflict"), &json!("/name"))
+    );
+    watch.signal("INT");
+    watch.end().exits(130);
+    let reopen = [&["reopen"], &filter[..], &["--state", "dismissed", "-o", "json"]].concat();
+    let lines = east(&reopen).exits(0).stdout;
+    let sum: Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!((&sum["done"], &sum["changed"]), (&json!(true), &json!(1)), "{lines}");
+    let stats = east(&["stats"]).exits(0).says(&["2 conflicts in east, 1 of them open"]);
+    assert!(stats.stdout.starts_with("COLLECTION  STATE"), "{stats}");
+}
+
+#[test]
+fn a_conflict_that_has_changed_since_it_was_read_is_left_alone() {
+    let collision = Collision::make();
+    let row = collision.of("east", "cities/paris");
+    let (id, revision) = (row["id"].as_str().unwrap(), row["revision"].as_str().unwrap());
+    collision.run("east", &["dismiss", id, "--if-match", revision]).exits(0);
+    collision.run("east", &["reopen", id, "--if-match", revision]).exits(1).prints("").says(&[
+        "changed since it was read",
+        "conflict_changed",
+        "look again: anabranch conflicts show",
+    ]);
 }
 
 const OPEN: &str = "\
@@ -106,16 +163,22 @@ conflict  xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 document  cities/paris
 path      /name
 kind      value
-policy    auto
+policy    auto (settings xxxxxxxxxxxxxxxx)
 state     open
-shows     \"Paname\"
-why       auto: Automerge's deterministic winner shows until someone chooses
+why       WHY
 
-#   VALUE     WRITTEN BY       AT                        CANDIDATE
-1   \"Paris\"   west (xxxxxxxx)  xxxxxxxxxx xxxxxxxxxxxxZ  1@xxxxxxxxxxx…
-2*  \"Paname\"  east (xxxxxxxx)  xxxxxxxxxx xxxxxxxxxxxxZ  2@xxxxxxxxxxx…
+BASE              │ SIDE 1            │ SIDE 2 *          │ RESULT
+(nothing was      │ west (xxxxxxxx)   │ east (xxxxxxxx)   │ open
+there)            │ xxxxxxxxxx        │ xxxxxxxxxx        │ side 2 shows
+                  │ xxxxxxxxxxxxZ     │ xxxxxxxxxxxxZ     │
+                  │                   │                   │
+                  │ \"Paris\"           │ \"Paname\"          │ \"Paname\"
 
-To settle it: anabranch conflicts resolve xxxxxxxx --take NUMBER
+Next:
+  anabranch conflicts resolve xxxxxxxx --take NUMBER   take a side
+  anabranch conflicts resolve xxxxxxxx --value JSON    write another value
+  anabranch conflicts dismiss xxxxxxxx                 leave it as it is
+  anabranch conflicts explain xxxxxxxx                 what happened, in words
 ";
 
 #[test]

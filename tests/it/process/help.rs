@@ -31,8 +31,11 @@ fn check(path: &[&str]) -> Vec<String> {
 #[test]
 fn every_command_has_help_with_examples() {
     let expected = "serve, dev, pki init, pki issue, pki show, doc get, doc put, doc patch, \
-                    doc delete, doc ls, conflicts list, conflicts show, conflicts resolve, \
-                    regions status, import, export, bench";
+                    doc delete, doc ls, doc history, doc diff, doc blame, doc revert, \
+                    conflicts list, conflicts show, conflicts watch, conflicts resolve, \
+                    conflicts dismiss, conflicts reopen, conflicts undo, conflicts stats, \
+                    conflicts explain, collections list, collections get, collections set, \
+                    collections simulate, regions status, import, export, bench";
     assert_eq!(check(&[]).join(", "), expected);
 }
 
@@ -54,6 +57,12 @@ fn wrong_usage_exits_with_2_and_leaves_stdout_empty() {
         (&["doc", "put", "a/b", "{"], "this is no JSON"),
         (&["import", "x.jsonl", "--collection", "c"], "--key-field"),
         (&["conflicts", "show", "zz"], "hexadecimal"),
+        (&["conflicts", "resolve", "3f", "--take", "1", "--state", "open"], "--all-matching"),
+        (&["conflicts", "resolve", "--all-matching", "--take", "latest"], "needs a filter"),
+        (&["conflicts", "dismiss", "--all-matching", "--state", "open", "3f"], "cannot be used"),
+        (&["collections", "set", "cities"], "required"),
+        (&["collections", "set", "cities", "--path", "/a=most"], "region-priority"),
+        (&["doc", "revert", "a/b", "yesterday"], "2h, 3d"),
         (&["serve", "--region", "x"], "--data"),
         (&["regions", "status", "--url", "https://a"], "plain http"),
         (&["--log", "a=b=c", "regions", "status"], "bad log filter"),

@@ -14,6 +14,7 @@ mod dev;
 mod docs;
 mod help;
 mod http;
+mod inspector;
 mod kill;
 mod load;
 mod mistakes;

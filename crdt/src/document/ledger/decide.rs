@@ -67,7 +67,14 @@ pub(super) fn winner(
             What::Deleted => Deed::Delete,
             What::Removed => Deed::Removal,
             What::Increment if !is_of_counter(row, member) => Deed::Increment,
-            _ => Deed::Write,
+            What::Scalar
+            | What::Counter
+            | What::Map
+            | What::List
+            | What::Text
+            | What::Increment
+            | What::Edited
+            | What::Cleared => Deed::Write,
         };
         let weight = match (member.what, &member.value) {
             (What::Scalar | What::Counter | What::Increment, Some(value)) => Weight::of(value),
@@ -101,7 +108,9 @@ impl Case<'_> {
             let state = match act.act {
                 Act::Dismiss(_) => ConflictState::Dismissed,
                 Act::Reopen(_) | Act::Undo(_) => ConflictState::Open,
-                _ => ConflictState::Resolved,
+                Act::Write | Act::Delete | Act::Resolve(_) | Act::Revert | Act::Policy => {
+                    ConflictState::Resolved
+                }
             };
             return (state, Some(act.clone()));
         }
@@ -208,10 +217,10 @@ fn base(row: &Row, document: &Document) -> Option<Value> {
         row.members.values().flat_map(|m| &m.replaced).filter(|o| !own(o)).collect();
     if !whole {
         let last = replaced.into_iter().max_by_key(|name| standin::parse(name))?;
-        match &operation(doc, last)?.action {
-            OpType::Put(ScalarValue::Counter(_)) => {}
-            OpType::Put(scalar) => return Some(scalar_json(scalar)),
-            _ => {}
+        if let OpType::Put(scalar) = &operation(doc, last)?.action
+            && !matches!(scalar, ScalarValue::Counter(_))
+        {
+            return Some(scalar_json(scalar));
         }
     }
     let heads = common_ancestors(document, &row.changes());

@@ -273,7 +273,7 @@ fn word(what: What) -> &'static str {
 
 const FORMAT: u8 = 2;
 
-const WHATS: [(&str, What); 9] = [
+const WHATS: [(&str, What); 10] = [
     ("scalar", What::Scalar),
     ("counter", What::Counter),
     ("map", What::Map),
@@ -281,6 +281,7 @@ const WHATS: [(&str, What); 9] = [
     ("text", What::Text),
     ("increment", What::Increment),
     ("edited", What::Edited),
+    ("cleared", What::Cleared),
     ("deleted", What::Deleted),
     ("removed", What::Removed),
 ];

@@ -36,11 +36,11 @@ pub(super) fn content(case: &Case<'_>, winner: &Candidate) -> Option<Content> {
     let doc = &case.document.doc;
     let change = ChangeHash(winner.change.0);
     let value = match case.member(winner)? {
-        What::Deleted | What::Removed => return None,
-        What::Scalar => match operation(doc, &winner.id)?.action {
-            OpType::Put(scalar) => hydrate::Value::Scalar(scalar),
-            _ => return None,
-        },
+        What::Cleared | What::Deleted | What::Removed => return None,
+        What::Scalar => {
+            let OpType::Put(scalar) = operation(doc, &winner.id)?.action else { return None };
+            hydrate::Value::Scalar(scalar)
+        }
         // What was edited inside the object since is a part of it.
         What::Map | What::List | What::Text => {
             let object = doc.import_obj(&winner.id).ok()?;

@@ -6,7 +6,7 @@ use super::*;
 use crate::message::Act;
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(in crate::document) enum Step {
     Set(usize, &'static str, i64),
     Map(usize, &'static str, i64),
     Remove(usize, &'static str),
@@ -18,7 +18,7 @@ enum Step {
     Settle(usize, prop::sample::Index, u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(in crate::document) fn step() -> impl Strategy<Value = Step> {
     let key = prop::sample::select(vec!["/a", "/b", "/m/a", "/m/b", "/list/0"]);
     prop_oneof![
         6 => (0..3_usize, key.clone(), 0..4_i64).prop_map(|(r, k, v)| Step::Set(r, k, v)),
@@ -36,7 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Edits that do not fit the document of the moment are skipped, as a user's would be refused.
-fn run(regions: &mut [Region], step: &Step) {
+pub(in crate::document) fn run(regions: &mut [Region], step: &Step) {
     let path = |path: &str| path.parse::<Path>().unwrap();
     let _ = match step {
         Step::Set(region, at, value) => regions[*region].edit(&[set(at, json!(value))]),
@@ -95,7 +95,7 @@ fn settle(region: &mut Region, which: prop::sample::Index, how: u8) {
     region.decide(&made);
 }
 
-fn policies() -> impl Strategy<Value = Policies> {
+pub(in crate::document) fn policies() -> impl Strategy<Value = Policies> {
     let policy = prop::sample::select(Policy::ALL.to_vec());
     let rule = prop::sample::select(vec!["", "/m", "/a", "/list/*", "/m/a"]);
     let rules = prop::collection::vec((rule, policy.clone(), prop::bool::weighted(0.3)), 0..3);
@@ -172,4 +172,22 @@ proptest! {
         exchange(&mut regions);
         check_equal(regions.iter())?;
     }
+}
+
+/// A write of what shows already, in one of two maps that show as one, clears the other map: the
+/// deletes that does it with are no side of a conflict.
+#[test]
+fn what_clears_other_values_is_a_write() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/m", json!({"a": 0}));
+    regions[2].set("/m", json!({"a": 0}));
+    let log = regions[2].log.clone();
+    regions[1].receive(&log);
+    regions[0].set("/m", json!({"a": 1}));
+    regions[1].set("/m/a", json!(0));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    let values = |conflict: &Conflict| conflict.candidates.iter().all(|c| c.value.is_some());
+    assert!(regions[0].conflicts().iter().all(values));
 }
