@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 /// Regions that write without hearing of each other, and what has to come of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Story {
-    pub(crate) name: String,
+    pub(crate) kind: &'static str,
+    pub(crate) policy: Policy,
     pub(crate) told: &'static str,
     pub(crate) settings: Value,
     /// What everybody knows.
@@ -90,8 +91,8 @@ pub(crate) struct Row {
     pub(crate) winners: [&'static str; 7],
     /// What `auto` leaves: `open`, or why it is settled.
     pub(crate) auto: &'static str,
-    /// The reason that holds under every policy, if there is one.
-    pub(crate) always: Option<&'static str>,
+    /// The reason under every policy that chooses, where that is not what it goes by.
+    pub(crate) chosen: Option<&'static str>,
 }
 
 impl Kind {
@@ -108,7 +109,8 @@ impl Kind {
 
     fn story(&self, at: usize, policy: Policy, regions: usize, ends: &Ends) -> Story {
         Story {
-            name: format!("{}, {policy}, {regions} regions", self.name),
+            kind: self.name,
+            policy,
             told: self.told,
             settings: self.settings(policy),
             before: self.before.clone(),
@@ -144,7 +146,10 @@ impl Row {
             Policy::Min => ("auto-resolved", "min: the least value"),
             Policy::RegionPriority => ("auto-resolved", "region-priority: the region that"),
         };
-        let why = self.always.map_or_else(|| why.to_owned(), |why| format!("{policy}: {why}"));
+        let why = self
+            .chosen
+            .filter(|_| policy.chooses())
+            .map_or_else(|| why.to_owned(), |why| format!("{policy}: {why}"));
         let mut candidates: Vec<_> = self
             .candidates
             .iter()
@@ -184,6 +189,10 @@ impl fmt::Display for ExpectedRow {
 }
 
 impl Story {
+    pub(crate) fn name(&self) -> String {
+        format!("{}, {}, {} regions", self.kind, self.policy, self.sides.len())
+    }
+
     pub(crate) fn policies(&self) -> Policies {
         Policies::read(&self.settings).unwrap()
     }

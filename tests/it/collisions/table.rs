@@ -76,7 +76,7 @@ fn row(
     winners: [&'static str; 7],
     auto: &'static str,
 ) -> Row {
-    Row { path, kind, base, candidates, winners, auto, always: None }
+    Row { path, kind, base, candidates, winners, auto, chosen: None }
 }
 
 fn wrote(region: &'static str, value: impl Into<Value>) -> (&'static str, Option<Value>) {

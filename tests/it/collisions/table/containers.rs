@@ -62,7 +62,8 @@ fn objects() -> Kind {
 
 fn merged(candidates: Vec<(&'static str, Option<Value>)>) -> Row {
     let why = "auto: what was created twice under one key is merged";
-    row("/profile", "container", None, candidates, ["-"; 7], why)
+    let row = row("/profile", "container", None, candidates, ["-"; 7], why);
+    Row { chosen: Some("what was created twice under one key is merged"), ..row }
 }
 
 /// Lists are no values that could be compared, so under `max` and `min` the latest wins.

@@ -176,38 +176,43 @@ fn types() -> Kind {
 }
 
 fn increments_against_an_overwrite() -> Kind {
-    let frame = |likes: i64| json!({"likes": likes});
+    let frame = |likes: Value| json!({"likes": likes});
+    let many = || json!("many");
+    let why = "auto: counters add up, and an overwrite starts anew";
     Kind {
         name: "increments against an overwrite",
-        told: "A counter goes on counting in some regions, and is set to 5 in another.",
+        told: "A counter goes on counting in some regions, and becomes a word in another.",
         before: increment("/likes", 1),
         whole: None,
         sides: [
             eu(increment("/likes", 10)),
-            us(set("/likes", json!(5))),
+            us(set("/likes", many())),
             ap(increment("/likes", 100)),
         ],
         two: Ends {
-            shows: shows([5, 11, 5, 11, 5, 5, 11], frame),
+            shows: shows([many(), json!(11), many(), many(), json!(11), many(), json!(11)], frame),
             rows: vec![row(
                 "/likes",
                 "counter",
                 Some(json!(1)),
-                vec![wrote("eu", 11), wrote("us", 5)],
-                ["us", "eu", "us", "eu", "us", "us", "eu"],
-                "auto: counters add up, and an overwrite starts anew",
+                vec![wrote("eu", 11), wrote("us", "many")],
+                ["us", "eu", "us", "us", "eu", "us", "eu"],
+                why,
             )],
         },
-        // Increments are no sides against each other: they add up.
+        // Increments are no sides against each other: they add up, whichever of them wins.
         three: Ends {
-            shows: shows([5, 111, 111, 111, 5, 5, 111], frame),
+            shows: shows(
+                [many(), json!(111), json!(111), many(), json!(111), many(), json!(111)],
+                frame,
+            ),
             rows: vec![row(
                 "/likes",
                 "counter",
                 Some(json!(1)),
-                vec![wrote("eu", 11), wrote("us", 5), wrote("ap", 101)],
-                ["us", "eu", "ap", "ap", "us", "us", "ap"],
-                "auto: counters add up, and an overwrite starts anew",
+                vec![wrote("eu", 11), wrote("us", "many"), wrote("ap", 101)],
+                ["us", "eu", "ap", "us", "eu", "us", "ap"],
+                why,
             )],
         },
     }

@@ -17,7 +17,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 /// Nothing brings back a field whose object is gone.
 fn edit_inside_a_deleted_object() -> Kind {
     let gone = |candidates| Row {
-        always: Some("the object around is gone"),
+        chosen: Some("the object around is gone"),
         ..row("/by/name", "delete", Some(json!("Ada")), candidates, ["us"; 7], WRITE_WINS)
     };
     Kind {
@@ -43,7 +43,7 @@ fn edit_inside_a_deleted_object() -> Kind {
 
 fn edit_inside_a_deleted_element() -> Kind {
     let gone = |candidates| Row {
-        always: Some("the object around is gone"),
+        chosen: Some("the object around is gone"),
         ..row("/items/0/n", "delete", Some(json!(1)), candidates, ["us"; 7], WRITE_WINS)
     };
     Kind {
@@ -68,19 +68,15 @@ fn edit_inside_a_deleted_element() -> Kind {
 }
 
 fn document_deleted_before_an_edit() -> Kind {
-    let doc = |title: &str| json!({"title": title, "x": 0});
-    let base = || Some(doc("one"));
-    let (a, z) = (doc("a"), doc("z"));
+    let doc = |title: &str, x: u64| json!({"title": title, "x": x});
+    let base = || Some(doc("one", 0));
+    let (a, nine, both) = (doc("a", 0), doc("one", 9), doc("a", 9));
     Kind {
         name: "a document deleted before it was edited elsewhere",
-        told: "One region deletes the article; another one, which does not know, retitles it later.",
-        before: document(&doc("one")),
+        told: "One region deletes the article; others, which do not know, change parts of it.",
+        before: document(&doc("one", 0)),
         whole: None,
-        sides: [
-            eu(set("/title", json!("a"))),
-            deletes(us(Vec::new())),
-            ap(set("/title", json!("z"))),
-        ],
+        sides: [eu(set("/title", json!("a"))), deletes(us(Vec::new())), ap(set("/x", json!(9)))],
         two: Ends {
             shows: [a.clone(), a.clone(), Value::Null, a.clone(), a.clone(), a.clone(), a.clone()],
             rows: vec![row(
@@ -93,13 +89,13 @@ fn document_deleted_before_an_edit() -> Kind {
             )],
         },
         three: Ends {
-            shows: [a.clone(), a.clone(), z.clone(), z.clone(), a.clone(), a.clone(), z.clone()],
+            shows: always(both),
             rows: vec![row(
                 "",
                 "document",
                 base(),
-                vec![wrote("eu", a), removed("us"), wrote("ap", z)],
-                ["-", "eu", "ap", "eu", "eu", "-", "ap"],
+                vec![wrote("eu", a), removed("us"), wrote("ap", nine)],
+                ["-"; 7],
                 "auto: an edit wins over a concurrent delete",
             )],
         },
@@ -107,19 +103,15 @@ fn document_deleted_before_an_edit() -> Kind {
 }
 
 fn document_deleted_after_an_edit() -> Kind {
-    let doc = |title: &str| json!({"title": title, "x": 0});
-    let base = || Some(doc("one"));
-    let (m, z) = (doc("m"), doc("z"));
+    let doc = |title: &str, x: u64| json!({"title": title, "x": x});
+    let base = || Some(doc("one", 0));
+    let (m, nine, both) = (doc("m", 0), doc("one", 9), doc("m", 9));
     Kind {
         name: "a document deleted after it was edited elsewhere",
-        told: "One region deletes the article, later than others have retitled it.",
-        before: document(&doc("one")),
+        told: "One region deletes the article, later than others have changed parts of it.",
+        before: document(&doc("one", 0)),
         whole: None,
-        sides: [
-            deletes(eu(Vec::new())),
-            us(set("/title", json!("m"))),
-            ap(set("/title", json!("z"))),
-        ],
+        sides: [deletes(eu(Vec::new())), us(set("/title", json!("m"))), ap(set("/x", json!(9)))],
         two: Ends {
             shows: [
                 m.clone(),
@@ -140,13 +132,21 @@ fn document_deleted_after_an_edit() -> Kind {
             )],
         },
         three: Ends {
-            shows: [m.clone(), Value::Null, z.clone(), z.clone(), m.clone(), m.clone(), z.clone()],
+            shows: [
+                both.clone(),
+                Value::Null,
+                both.clone(),
+                both.clone(),
+                both.clone(),
+                both.clone(),
+                both,
+            ],
             rows: vec![row(
                 "",
                 "document",
                 base(),
-                vec![removed("eu"), wrote("us", m), wrote("ap", z)],
-                ["-", "eu", "ap", "us", "us", "-", "ap"],
+                vec![removed("eu"), wrote("us", m), wrote("ap", nine)],
+                ["-", "eu", "-", "-", "-", "-", "-"],
                 "auto: an edit wins over a concurrent delete",
             )],
         },
