@@ -2,6 +2,7 @@
 //! and settled alike, whatever the order in which regions hear of each other.
 
 mod leader;
+mod nodes;
 mod page;
 mod story;
 mod table;

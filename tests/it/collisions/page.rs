@@ -77,7 +77,7 @@ fn the_comparison_says_of_anabranch_what_the_stories_show() {
 const PAGE: &str = include_str!("../../../docs/comparison.md");
 
 /// The collisions that the page compares.
-const TWELVE: [&str; 12] = [
+pub(crate) const TWELVE: [&str; 12] = [
     "two values of one field",
     "a field deleted before it was written elsewhere",
     "an edit inside a deleted object",
