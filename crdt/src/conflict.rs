@@ -154,6 +154,8 @@ pub struct Candidate {
     pub id: String,
     /// The value that it wrote; `None` for a delete.
     pub value: Option<Value>,
+    /// Whether it deleted or replaced an object around the field, and the field with it.
+    pub removal: bool,
     /// The writer: the leader's origin, or the client's own id.
     pub origin: Origin,
     /// The leader that admitted it, which tells the region; the writer itself unless that is a
@@ -246,6 +248,13 @@ impl Conflict {
                 }
             };
         }
+        if self.candidates.iter().any(|candidate| candidate.removal) {
+            let why = "the object around it is gone, and nothing brings back a part of it";
+            return format!("{}: {why}", self.policy);
+        }
+        if self.winner.is_none() && self.state == ConflictState::AutoResolved {
+            return format!("{}: all sides show, merged", self.policy);
+        }
         match self.policy {
             Policy::Auto => self.why_auto().to_owned(),
             Policy::Lww => "lww: the greatest timestamp, then the greatest writer".to_owned(),
@@ -266,15 +275,16 @@ impl Conflict {
             (ConflictState::Open, _) => {
                 "auto: a deterministic candidate shows until someone chooses"
             }
-            (_, ConflictKind::Container) => "auto: what was created twice under one key is merged",
-            (_, ConflictKind::Delete) => {
-                "auto: a write wins over a concurrent delete, unless the object around is gone"
-            }
+            (_, ConflictKind::Delete) => "auto: a write wins over a concurrent delete",
             (_, ConflictKind::Document) => "auto: an edit wins over a concurrent delete",
-            (_, ConflictKind::Counter) => "auto: counters add up, and an overwrite starts anew",
-            (_, ConflictKind::Value | ConflictKind::Type | ConflictKind::Whole) => {
-                "auto: a deterministic candidate shows"
-            }
+            (_, ConflictKind::Counter) => "auto: an overwrite wins over concurrent increments",
+            (
+                _,
+                ConflictKind::Container
+                | ConflictKind::Value
+                | ConflictKind::Type
+                | ConflictKind::Whole,
+            ) => "auto: a deterministic candidate shows",
         }
     }
 

@@ -9,6 +9,7 @@
 mod certificates;
 mod clocks;
 mod collections;
+mod collisions;
 mod conflicts;
 mod feed;
 mod http;

@@ -25,7 +25,7 @@ use crate::policy::{Policies, Policy};
 mod decide;
 mod stored;
 
-pub(super) use decide::later_write;
+pub(super) use decide::{best, later_write};
 pub use stored::StoredConflictError;
 
 /// The conflicts of one document.
@@ -273,7 +273,7 @@ impl Ledger {
         policies: &Policies,
     ) -> Option<usize> {
         let row = self.row(conflict)?;
-        decide::winner(
+        decide::best(
             row,
             &row.candidates(document),
             policies.of(&row.conflict.as_ref()?.path),

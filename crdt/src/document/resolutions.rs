@@ -12,7 +12,7 @@ use automerge::legacy::{ElementId, Key};
 use automerge::{ChangeHash, ObjId};
 
 use super::collisions::apply_parsed;
-use super::ledger::{Ledger, Row, What, later_write};
+use super::ledger::{Ledger, Row, What, best, later_write};
 use super::register::{Standing, Step, object_name, standing_in};
 use super::standin::parse_operation;
 use super::view::{Slot, View, operation_order};
@@ -194,6 +194,10 @@ impl<'a> Case<'a> {
         let content = rewrite::content(self, winner)?;
         draft.follows(ChangeHash(winner.change.0));
         self.row.changes().into_iter().for_each(|change| draft.follows(change));
+        if replaced.is_empty() {
+            // The same may be due again after it was taken away under other settings.
+            draft.follows_all();
+        }
         let (here, elsewhere): (Vec<&Slot>, Vec<&Slot>) =
             replaced.into_iter().partition(|slot| slot.holder == *holder);
         let here: Vec<ObjId> = here.into_iter().map(|slot| slot.operation.clone()).collect();
@@ -232,6 +236,14 @@ impl<'a> Case<'a> {
         let mut draft = self.new_draft(at);
         self.delete(&mut draft, &stale)?;
         Some(draft)
+    }
+
+    /// The candidate that the policy chooses, also where several show.
+    fn best(&self) -> Option<&Candidate> {
+        let candidates = self.row.candidates(self.document);
+        let policies = self.view.policies();
+        let best = best(self.row, &candidates, self.conflict.policy, policies)?;
+        self.conflict.candidates.get(best)
     }
 
     fn of(&self, candidate: &Candidate) -> Vec<&Slot> {

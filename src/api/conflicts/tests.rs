@@ -18,6 +18,7 @@ fn status<T>(result: Result<T, Problem>) -> u16 {
 fn conflict() -> NamedConflict {
     let candidate = |id: &str, value, origin| Candidate {
         id: id.to_owned(),
+        removal: false,
         value,
         origin: Origin::from_bytes([origin; 16]),
         leader: Origin::from_bytes([1; 16]),
@@ -68,6 +69,7 @@ fn conflict_has_its_stable_shape() {
                 "id": "3@01",
                 "value": "x",
                 "deleted": false,
+                "removal": false,
                 "region": "eu-west",
                 "author": "ada",
                 "client": false,
@@ -79,6 +81,7 @@ fn conflict_has_its_stable_shape() {
                 "id": "3@02",
                 "value": null,
                 "deleted": true,
+                "removal": false,
                 "region": "eu-west",
                 "author": "ada",
                 "client": true,

@@ -31,12 +31,15 @@ pub(super) fn decide(
     };
     let policy = policies.of(&path);
     let candidates = row.candidates(document);
-    let case = Case { row, document, policy, candidates: &candidates };
+    let whole = policies.whole(&row.register.tokens());
+    let whole = whole.is_some_and(|whole| whole.depth == row.register.0.len());
+    let case = Case { row, document, policy, candidates: &candidates, whole };
     let mut acts: Vec<Settlement> = row.acts.values().cloned().collect();
     acts.sort_by_key(|act| (act.at, act.change));
     let (state, settled) = case.state(&acts);
     let shows = state != ConflictState::Resolved && !case.merges();
-    let winner = winner(row, &candidates, policy, policies).filter(|_| shows);
+    let winner = best(row, &candidates, policy, policies)
+        .filter(|best| shows && !case.shows_with_others(*best));
     let kind = kind(row, &candidates);
     Conflict {
         id: row.id(id),
@@ -55,13 +58,12 @@ pub(super) fn decide(
 }
 
 /// The candidate that a policy chooses, as an index.
-pub(super) fn winner(
+pub(in super::super) fn best(
     row: &Row,
     candidates: &[(&str, &Member)],
     policy: Policy,
     policies: &Policies,
 ) -> Option<usize> {
-    let edited = row.is_of_parts();
     let claims = candidates.iter().map(|(operation, member)| {
         let deed = match member.what {
             What::Deleted => Deed::Delete,
@@ -90,8 +92,7 @@ pub(super) fn winner(
         }
     });
     let best = claims.enumerate().max_by(|(_, a), (_, b)| ranking::compare(policy, a, b));
-    let merged = edited && !policy.chooses() && candidates.iter().all(|(_, m)| m.value.is_some());
-    best.map(|(index, _)| index).filter(|_| !merged)
+    best.map(|(index, _)| index)
 }
 
 /// What the state of a row follows from.
@@ -100,6 +101,8 @@ struct Case<'a> {
     document: &'a Document,
     policy: Policy,
     candidates: &'a [(&'a str, &'a Member)],
+    /// Whether the settings take what stands in the register as one value.
+    whole: bool,
 }
 
 impl Case<'_> {
@@ -154,16 +157,24 @@ impl Case<'_> {
             || (!any(What::Edited) && (writes < 2 || self.merges()))
     }
 
-    /// Tells whether every side shows, merged with the others.
+    /// Tells whether the edit that wins shows merged with other edits.
+    fn shows_with_others(&self, best: usize) -> bool {
+        let edits = self.candidates.iter().filter(|(_, m)| m.what == What::Edited).count();
+        let won = self.candidates.get(best).is_some_and(|(_, m)| m.value.is_some());
+        won && edits > 1 && !(self.policy.chooses() && self.whole)
+    }
+
+    /// Tells whether every side shows, merged with the others: maps under any policy, because it
+    /// decides their fields.
     fn merges(&self) -> bool {
-        if self.policy.chooses() || self.candidates.is_empty() {
+        if self.candidates.is_empty() || self.row.is_of_parts() {
             return false;
         }
         let counter = |m: &Member| {
             m.what == What::Counter || m.what == What::Increment && is_of_counter(self.row, m)
         };
         self.candidates.iter().all(|(_, m)| m.what == What::Map)
-            || self.candidates.iter().all(|(_, m)| counter(m))
+            || !self.policy.chooses() && self.candidates.iter().all(|(_, m)| counter(m))
     }
 }
 
@@ -203,6 +214,7 @@ pub(super) fn candidate(operation: &str, member: &Member) -> Candidate {
         origin: member.writer,
         leader: member.leader,
         author: member.author.clone(),
+        removal: member.what == What::Removed,
         at: member.at,
         change: member.change,
     }

@@ -55,6 +55,11 @@ impl<'a> Draft<'a> {
         self.deps.insert(change);
     }
 
+    /// Makes the change depend on everything that is known.
+    pub(super) fn follows_all(&mut self) {
+        self.deps.extend(self.doc.get_heads());
+    }
+
     /// Says what the change is, where that is not for its values to say.
     pub(super) fn note(&mut self, note: &'static str) {
         self.note = Some(note);

@@ -38,6 +38,8 @@ fn fold(case: &Case<'_>, draft: &mut Draft<'_>, slots: &[Slot], total: i64) -> O
     let other = counters.iter().find(|slot| slot.operation != target.operation)?;
     let by = total.checked_sub(count(&target.value)?)?;
     if by != 0 {
+        // The same sum may be due again after what others added up.
+        draft.follows_all();
         let key = case.key()?;
         draft.increment(&target.holder, key.clone(), &target.operation, by);
         draft.increment(&other.holder, key, &other.operation, by.checked_neg()?);
@@ -163,6 +165,7 @@ impl Mirror<'_, '_, '_> {
         self.put(target, key, content, &source)?;
         let above = total.checked_sub(first)?;
         if let Some(slot) = counters().next().filter(|_| above > 0) {
+            self.draft.follows_all();
             let by = above.checked_neg()?;
             self.draft.increment(&slot.holder, Key::Map(key.into()), &slot.operation, by);
         }

@@ -24,7 +24,7 @@ pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
     if !case.row.stirred {
         return None;
     }
-    match (case.row.register.0.is_empty(), case.conflict.winning()) {
+    match (case.row.register.0.is_empty(), case.best()) {
         (true, Some(winner)) => document(case, winner),
         (false, Some(winner)) if case.conflict.policy.chooses() => container(case, winner),
         (_, _) => None,
@@ -47,19 +47,9 @@ pub(super) fn content(case: &Case<'_>, winner: &Candidate) -> Option<Content> {
             ReadDoc::hydrate(doc, object, None).ok()?
         }
         What::Counter | What::Edited => value_at(doc, &case.row.register, &[change])?,
+        // A counter that was overwritten goes on from what the writer of the increment saw.
         What::Increment => {
-            let all = |(_, member): &(&(u64, String), &super::super::ledger::Member)| {
-                member.what == What::Increment
-            };
-            let heads: BTreeSet<ChangeHash> = case
-                .row
-                .members
-                .iter()
-                .filter(all)
-                .map(|(_, member)| ChangeHash(member.change.0))
-                .collect();
-            let heads: Vec<_> = heads.into_iter().collect();
-            let counted = value_at(doc, &case.row.register, &heads)?;
+            let counted = value_at(doc, &case.row.register, &[change])?;
             let number = hydrated_json(&counted).as_i64()?;
             hydrate::Value::Scalar(ScalarValue::counter(number))
         }
