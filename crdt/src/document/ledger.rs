@@ -195,6 +195,9 @@ impl Ledger {
             let version = row.conflict.as_ref().map(|conflict| conflict.version);
             row.stirred |= row.grown || version != Some(policies.version());
             row.near |= row.stirred;
+            if row.grown {
+                row.find_acts(document, id);
+            }
             if row.stirred || row.near && row.depends_on_what_stands() {
                 let decided = decide::decide(row, document, id, policies);
                 row.changed |= row.conflict.as_ref() != Some(&decided);
@@ -438,6 +441,21 @@ impl Row {
             near: true,
             news: BTreeSet::new(),
             changed: true,
+        }
+    }
+
+    /// Takes in what was done about the conflict before it was one here: under settings that take
+    /// other containers as one value it may have been one elsewhere.
+    fn find_acts(&mut self, document: &Document, id: DocumentId) {
+        let heads: Vec<_> = self.changes().into_iter().collect();
+        for meta in document.doc.get_changes_meta(&heads) {
+            let Some(text) = meta.message.as_deref() else { continue };
+            let conflict = Message::read(Some(text)).act.conflict();
+            if conflict.is_some_and(|conflict| self.was_named(id, conflict))
+                && let Some(settlement) = settlement(document, &self.register, meta.hash)
+            {
+                self.acts.insert(settlement.change, settlement);
+            }
         }
     }
 

@@ -260,20 +260,31 @@ pub(in super::super) fn later_write(row: &Row, document: &Document) -> Option<Se
     let sides = row.changes();
     let heads: Vec<_> = sides.iter().copied().collect();
     let changes = document.doc.get_changes_meta(&heads);
-    let known = after_all(&sides, &changes);
+    let known = after_all(&last_of(document, &row.members), &changes);
     let later = known.iter().filter_map(|hash| written(row, document, hash));
     later.min_by_key(|write| (write.at, write.change))
 }
 
-/// Returns those of some changes, in causal order, that know every side.
-fn after_all(sides: &BTreeSet<ChangeHash>, changes: &[ChangeMetadata<'_>]) -> Vec<ChangeHash> {
-    let all: Vec<&ChangeHash> = sides.iter().collect();
+/// Returns the changes of some members that no other one of them knows.
+fn last_of(document: &Document, members: &BTreeMap<(u64, String), Member>) -> Vec<ChangeHash> {
+    // What one writer wrote follows what it wrote before.
+    let of_writer: BTreeMap<_, _> =
+        members.values().map(|member| (member.writer, ChangeHash(member.change.0))).collect();
+    let last: BTreeSet<ChangeHash> = of_writer.into_values().collect();
+    let doc = &document.doc;
+    let known =
+        |one: &ChangeHash| last.iter().any(|other| other != one && standin::knows(doc, other, one));
+    last.iter().filter(|change| !known(change)).copied().collect()
+}
+
+/// Returns those of some changes, in causal order, that know all of these.
+fn after_all(all: &[ChangeHash], changes: &[ChangeMetadata<'_>]) -> Vec<ChangeHash> {
     let mut knows: BTreeMap<ChangeHash, BTreeSet<usize>> = BTreeMap::new();
     let mut found = Vec::new();
     for meta in changes {
         let mut known = BTreeSet::new();
         for dep in &meta.deps {
-            known.extend(all.iter().position(|side| *side == dep));
+            known.extend(all.iter().position(|side| side == dep));
             known.extend(knows.get(dep).into_iter().flatten());
         }
         if known.len() == all.len() {

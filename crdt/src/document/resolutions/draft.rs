@@ -40,9 +40,29 @@ pub(super) enum Content {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put { holder: Holder, key: Key, pred: Vec<OpId>, content: Content, source: String },
-    Delete { holder: ObjId, key: Key, pred: Vec<OpId> },
-    Increment { holder: ObjId, key: Key, counter: OpId, by: i64 },
+    Put {
+        holder: Holder,
+        key: Key,
+        pred: Vec<OpId>,
+        content: Content,
+        source: String,
+    },
+    Delete {
+        holder: ObjId,
+        key: Key,
+        pred: Vec<OpId>,
+    },
+    Increment {
+        holder: ObjId,
+        key: Key,
+        counter: OpId,
+        by: i64,
+    },
+    /// Adds to the counter that the step with this number writes.
+    IncrementMade {
+        step: usize,
+        by: i64,
+    },
 }
 
 impl<'a> Draft<'a> {
@@ -99,6 +119,10 @@ impl<'a> Draft<'a> {
         }
     }
 
+    pub(super) fn increment_made(&mut self, step: usize, by: i64) {
+        self.steps.push(Step::IncrementMade { step, by });
+    }
+
     /// Builds the change; `None` if there is nothing to do, or too much.
     pub(super) fn build(self) -> Option<automerge::Change> {
         if self.steps.is_empty() || self.deps.is_empty() {
@@ -153,6 +177,14 @@ impl<'a> Draft<'a> {
                 Step::Increment { holder, key, counter, by } => {
                     let pred = vec![counter.clone()];
                     let place = Place { object: object_id(holder), key: key.clone(), pred };
+                    writer.push(place, OpType::Increment(*by), false);
+                }
+                Step::IncrementMade { step, by } => {
+                    let counter: &OpId = made.get(*step)?;
+                    let index = counter.counter().checked_sub(start)?;
+                    let put = writer.operations.get(usize::try_from(index).ok()?)?;
+                    let (object, key) = (put.obj.clone(), put.key.clone());
+                    let place = Place { object, key, pred: vec![counter.clone()] };
                     writer.push(place, OpType::Increment(*by), false);
                 }
             }

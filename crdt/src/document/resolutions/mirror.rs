@@ -25,14 +25,14 @@ pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
         Mirror { case, draft: &mut draft }.fill(&Into::Object(target), shells, &mut path)?;
     } else if shown.value.is_counter() && !case.conflict.policy.chooses() {
         let total = case.view.show(slots, &mut case.conflict.path.tokens().to_vec())?.as_i64()?;
-        fold(case, &mut draft, slots, total)?;
+        let seen = case.standing.holders.first()?;
+        fold(&mut draft, seen, &case.key()?, slots, total)?;
     }
     (!draft.is_empty()).then_some(draft)
 }
 
 /// Adds counters up in the last one, which other readers see.
-fn fold(case: &Case<'_>, draft: &mut Draft<'_>, slots: &[Slot], total: i64) -> Option<()> {
-    let seen = case.standing.holders.first()?;
+fn fold(draft: &mut Draft<'_>, seen: &ObjId, key: &Key, slots: &[Slot], total: i64) -> Option<()> {
     let counters: Vec<&Slot> = slots.iter().filter(|slot| slot.value.is_counter()).collect();
     let target = counters.iter().rev().find(|slot| slot.holder == *seen)?;
     let other = counters.iter().find(|slot| slot.operation != target.operation)?;
@@ -40,9 +40,8 @@ fn fold(case: &Case<'_>, draft: &mut Draft<'_>, slots: &[Slot], total: i64) -> O
     if by != 0 {
         // The same sum may be due again after what others added up.
         draft.follows_all();
-        let key = case.key()?;
         draft.increment(&target.holder, key.clone(), &target.operation, by);
-        draft.increment(&other.holder, key, &other.operation, by.checked_neg()?);
+        draft.increment(&other.holder, key.clone(), &other.operation, by.checked_neg()?);
     }
     Some(())
 }
@@ -126,13 +125,7 @@ impl Mirror<'_, '_, '_> {
                     }
                 }
             }
-            Held::Scalar(ScalarValue::Counter(_)) => {
-                // One that is in the target as well is a conflict with a row of its own.
-                if there.iter().any(|slot| slot.value.is_counter()) {
-                    return Some(());
-                }
-                self.counter(target, key, shown, &all, path)
-            }
+            Held::Scalar(ScalarValue::Counter(_)) => self.counter(target, key, shown, &all, path),
             Held::Object(_) | Held::Scalar(_) if here => Some(()),
             Held::Scalar(scalar) => {
                 let value = hydrate::Value::Scalar(scalar.clone());
@@ -146,8 +139,8 @@ impl Mirror<'_, '_, '_> {
         }
     }
 
-    /// Makes a counter in the target that shows what those in the shells show together, and goes
-    /// on with them: they stay, so that late increments of them still count.
+    /// Has a counter in the target show what all of them show together. Those in the shells stay,
+    /// so that late increments of them still count: what one grows by another one shrinks by.
     fn counter(
         &mut self,
         target: &Into<'_>,
@@ -158,16 +151,28 @@ impl Mirror<'_, '_, '_> {
     ) -> Option<()> {
         let view = &self.case.view;
         let total = view.show(all, path)?.as_i64()?;
+        let name = Key::Map(key.into());
         let counters = || all.iter().filter(|slot| slot.value.is_counter());
+        if let Into::Object(object) = target
+            && counters().any(|slot| slot.holder == **object)
+        {
+            // Those that were created apart are a conflict with a row of its own.
+            let chosen = view.original(shown);
+            let counts: Vec<Slot> = counters().cloned().collect();
+            if counts.len() < 2 || counts.iter().any(|slot| view.original(slot) != chosen) {
+                return Some(());
+            }
+            return fold(self.draft, object, &name, &counts, total).or(Some(()));
+        }
         let first = counters().filter_map(|slot| view.first_count(slot)).max()?;
         let source = object_name(&view.original(shown));
-        let content = Content::Value(hydrate::Value::Scalar(ScalarValue::counter(total)));
-        self.put(target, key, content, &source)?;
-        let above = total.checked_sub(first)?;
-        if let Some(slot) = counters().next().filter(|_| above > 0) {
-            self.draft.follows_all();
-            let by = above.checked_neg()?;
-            self.draft.increment(&slot.holder, Key::Map(key.into()), &slot.operation, by);
+        let content = Content::Value(hydrate::Value::Scalar(ScalarValue::counter(first)));
+        let made = self.put(target, key, content, &source)?;
+        let by = total.checked_sub(first)?;
+        let other = counters().next().filter(|_| by != 0);
+        if let Some(other) = other {
+            self.draft.increment_made(made, by);
+            self.draft.increment(&other.holder, name, &other.operation, by.checked_neg()?);
         }
         Some(())
     }
