@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use automerge::legacy::{ElementId, Key};
-use automerge::{ChangeHash, ObjId};
+use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc};
 
 use super::collisions::apply_parsed;
 use super::ledger::{Ledger, Row, What, best, later_write};
@@ -91,6 +91,10 @@ struct Case<'a> {
 
 impl<'a> Case<'a> {
     fn draft(&self) -> Option<Draft<'a>> {
+        self.due().or_else(|| self.without_stale())
+    }
+
+    fn due(&self) -> Option<Draft<'a>> {
         let merged = || mirror::draft(self);
         // Whether somebody is to look at a conflict does not change what shows meanwhile.
         let looked = |act: &Act| matches!(act, Act::Dismiss(_) | Act::Reopen(_));
@@ -244,6 +248,30 @@ impl<'a> Case<'a> {
         let policies = self.view.policies();
         let best = best(self.row, &candidates, self.conflict.policy, policies)?;
         self.conflict.candidates.get(best)
+    }
+
+    /// Takes away what stands in for something that was superseded since; of a document, from
+    /// every field.
+    fn without_stale(&self) -> Option<Draft<'a>> {
+        let mut draft = self.new_draft(self.conflict.at());
+        if let Some(key) = self.key() {
+            self.delete_stale(&mut draft, &key, &self.standing.slots);
+        } else {
+            let doc = &self.document.doc;
+            let fields = doc.map_range(ROOT, ..).filter(|field| field.conflict);
+            for name in fields.map(|field| field.key.into_owned()) {
+                let slots = self.view.slots(&[ROOT], &Prop::Map(name.clone()));
+                self.delete_stale(&mut draft, &Key::Map(name.into()), &slots);
+            }
+        }
+        (!draft.is_empty()).then_some(draft)
+    }
+
+    fn delete_stale(&self, draft: &mut Draft<'a>, key: &Key, slots: &[Slot]) {
+        for slot in self.view.stale(slots) {
+            let operation = std::slice::from_ref(&slot.operation);
+            draft.delete(slot.holder.clone(), key.clone(), operation);
+        }
     }
 
     fn of(&self, candidate: &Candidate) -> Vec<&Slot> {

@@ -163,6 +163,18 @@ impl<'a, D: Replica> View<'a, D> {
             .map(|(slot, _)| slot)
     }
 
+    /// Returns the slots that stand in for what something else there knew.
+    pub(super) fn stale<'s>(&self, slots: &'s [Slot]) -> Vec<&'s Slot> {
+        if slots.len() < 2 {
+            return Vec::new();
+        }
+        let claims: Vec<_> = slots.iter().map(|slot| self.claim(slot, Policy::Auto)).collect();
+        let stale = slots.iter().zip(&claims).filter(|(slot, claim)| {
+            !claim.0.is_of(&slot.operation) && self.is_stale(claim, &claims)
+        });
+        stale.map(|(slot, _)| slot).collect()
+    }
+
     /// Returns the operation that a slot's stands in for, or its own.
     pub(super) fn original(&self, slot: &Slot) -> ObjId {
         let change = self
