@@ -248,11 +248,13 @@ impl Conflict {
                 }
             };
         }
-        if self.candidates.iter().any(|candidate| candidate.removal) {
-            let why = "the object around it is gone, and nothing brings back a part of it";
+        let automatic = self.state == ConflictState::AutoResolved;
+        if automatic && self.candidates.iter().any(|candidate| candidate.removal) {
+            let why = "the object around is gone";
             return format!("{}: {why}", self.policy);
         }
-        if self.winner.is_none() && self.state == ConflictState::AutoResolved {
+        let merged = self.candidates.iter().all(|candidate| candidate.value.is_some());
+        if automatic && merged && self.winner.is_none() {
             return format!("{}: all sides show, merged", self.policy);
         }
         match self.policy {

@@ -9,7 +9,6 @@ mod table;
 
 use anabranch_crdt::conflict::{Candidate, Conflict};
 use anabranch_crdt::document::Admitted;
-use anabranch_crdt::policy::Policy;
 use serde_json::json;
 
 use leader::Leader;
@@ -177,94 +176,10 @@ fn expect(stories: &[Story]) {
 
 #[test]
 fn every_kind_of_conflict_ends_as_its_story_says_under_every_policy() {
-    let mut stories = stories();
+    let stories = stories();
     assert_eq!(stories.len(), 16 * 7 * 2);
-    stories.retain(|story| !NOT_YET.iter().any(|not_yet| not_yet.holds_for(story)));
     expect(&stories);
 }
-
-/// A story that has come true has to leave the list.
-#[test]
-fn what_is_said_not_to_happen_yet_does_not() {
-    let stories = stories();
-    for not_yet in NOT_YET {
-        let of = stories.iter().filter(|story| not_yet.holds_for(story));
-        let true_now: Vec<_> =
-            of.filter(|story| mistakes(story).is_none()).map(Story::name).collect();
-        assert!(true_now.is_empty(), "not so any more: {} ({true_now:?})", not_yet.because);
-    }
-}
-
-/// Stories that say what should happen, and do not happen yet.
-struct NotYet {
-    kind: &'static str,
-    policies: &'static [Policy],
-    regions: &'static [usize],
-    because: &'static str,
-}
-
-impl NotYet {
-    fn holds_for(&self, story: &Story) -> bool {
-        self.kind == story.kind
-            && self.policies.contains(&story.policy)
-            && self.regions.contains(&story.sides.len())
-    }
-}
-
-const CHOOSING: &[Policy] =
-    &[Policy::Lww, Policy::First, Policy::Max, Policy::Min, Policy::RegionPriority];
-
-const NOT_YET: &[NotYet] = &[
-    NotYet {
-        kind: "two objects under one key",
-        policies: CHOOSING,
-        regions: &[2, 3],
-        because: "the row names a winner, although the objects are merged and none of them shows",
-    },
-    NotYet {
-        kind: "an edit inside a deleted object",
-        policies: CHOOSING,
-        regions: &[2, 3],
-        because: "the reason given is the policy's, although the object around decides",
-    },
-    NotYet {
-        kind: "an edit inside a deleted list element",
-        policies: CHOOSING,
-        regions: &[2, 3],
-        because: "the reason given is the policy's, although the object around decides",
-    },
-    NotYet {
-        kind: "increments against an overwrite",
-        policies: &[Policy::Lww, Policy::First, Policy::Min, Policy::RegionPriority],
-        regions: &[3],
-        because: "whether the other increments count depends on the order in which they arrive",
-    },
-    NotYet {
-        kind: "a counter created twice",
-        policies: &[Policy::Auto, Policy::Manual],
-        regions: &[3],
-        because: "in some orders of arrival Automerge shows the sum of two of three counters",
-    },
-    NotYet {
-        kind: "a document deleted before it was edited elsewhere",
-        policies: &Policy::ALL,
-        regions: &[3],
-        because: "the row names a winner, although the edits are merged and none of them shows",
-    },
-    NotYet {
-        kind: "a document deleted after it was edited elsewhere",
-        policies: &[
-            Policy::Auto,
-            Policy::First,
-            Policy::Max,
-            Policy::Min,
-            Policy::Manual,
-            Policy::RegionPriority,
-        ],
-        regions: &[3],
-        because: "the row names a winner, although the edits are merged and none of them shows",
-    },
-];
 
 /// How often regions may tell each other news until nobody has any.
 const ROUNDS: usize = 12;

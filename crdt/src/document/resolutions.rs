@@ -75,7 +75,10 @@ impl Document {
         let standing = standing_in(&self.doc, &view, &row.register, &conflict.path);
         let case = Case { document: self, view, row, conflict, standing };
         let draft = case.draft()?;
-        let writers = row.members.values().map(|member| member.leader).collect();
+        let writers = match draft.only_for() {
+            Some(leader) => BTreeSet::from([leader]),
+            None => row.members.values().map(|member| member.leader).collect(),
+        };
         Some((draft.build()?, writers))
     }
 }

@@ -240,6 +240,11 @@ impl<'a, D: Replica> View<'a, D> {
         })
     }
 
+    /// Returns the leader through which an operation was written.
+    pub(super) fn leader(&self, operation: &ObjId) -> Origin {
+        self.written(operation).2
+    }
+
     /// When, by whom, and through which leader an operation was written. What a running
     /// transaction writes is newer than everything else.
     fn written(&self, operation: &ObjId) -> (Timestamp, Origin, Origin) {

@@ -10,7 +10,7 @@ use automerge::{
 use uuid::Uuid;
 
 use super::super::standin::NOTHING;
-use crate::ids::Timestamp;
+use crate::ids::{Origin, Timestamp};
 use crate::message::{Act, Message};
 
 /// A change in the making.
@@ -20,6 +20,7 @@ pub(super) struct Draft<'a> {
     deps: BTreeSet<ChangeHash>,
     steps: Vec<Step>,
     note: Option<&'static str>,
+    only_for: Option<Origin>,
 }
 
 /// Where a value is written.
@@ -67,7 +68,7 @@ enum Step {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(doc: &'a Automerge, at: Timestamp) -> Self {
-        Self { doc, at, deps: BTreeSet::new(), steps: Vec::new(), note: None }
+        Self { doc, at, deps: BTreeSet::new(), steps: Vec::new(), note: None, only_for: None }
     }
 
     /// Makes the change depend on another.
@@ -78,6 +79,16 @@ impl<'a> Draft<'a> {
     /// Makes the change depend on everything that is known.
     pub(super) fn follows_all(&mut self) {
         self.deps.extend(self.doc.get_heads());
+    }
+
+    /// Leaves the change to one leader: it is not the same wherever it is built, and two of them
+    /// would call for a third.
+    pub(super) fn leave_to(&mut self, leader: Origin) {
+        self.only_for = Some(leader);
+    }
+
+    pub(super) fn only_for(&self) -> Option<Origin> {
+        self.only_for
     }
 
     /// Says what the change is, where that is not for its values to say.

@@ -26,13 +26,20 @@ pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
     } else if shown.value.is_counter() && !case.conflict.policy.chooses() {
         let total = case.view.show(slots, &mut case.conflict.path.tokens().to_vec())?.as_i64()?;
         let seen = case.standing.holders.first()?;
-        fold(&mut draft, seen, &case.key()?, slots, total)?;
+        fold(case, &mut draft, seen, &case.key()?, slots, total)?;
     }
     (!draft.is_empty()).then_some(draft)
 }
 
 /// Adds counters up in the last one, which other readers see.
-fn fold(draft: &mut Draft<'_>, seen: &ObjId, key: &Key, slots: &[Slot], total: i64) -> Option<()> {
+fn fold(
+    case: &Case<'_>,
+    draft: &mut Draft<'_>,
+    seen: &ObjId,
+    key: &Key,
+    slots: &[Slot],
+    total: i64,
+) -> Option<()> {
     let counters: Vec<&Slot> = slots.iter().filter(|slot| slot.value.is_counter()).collect();
     let target = counters.iter().rev().find(|slot| slot.holder == *seen)?;
     let other = counters.iter().find(|slot| slot.operation != target.operation)?;
@@ -40,6 +47,7 @@ fn fold(draft: &mut Draft<'_>, seen: &ObjId, key: &Key, slots: &[Slot], total: i
     if by != 0 {
         // The same sum may be due again after what others added up.
         draft.follows_all();
+        draft.leave_to(case.view.leader(&case.view.original(target)));
         draft.increment(&target.holder, key.clone(), &target.operation, by);
         draft.increment(&other.holder, key.clone(), &other.operation, by.checked_neg()?);
     }
@@ -162,7 +170,7 @@ impl Mirror<'_, '_, '_> {
             if counts.len() < 2 || counts.iter().any(|slot| view.original(slot) != chosen) {
                 return Some(());
             }
-            return fold(self.draft, object, &name, &counts, total).or(Some(()));
+            return fold(self.case, self.draft, object, &name, &counts, total).or(Some(()));
         }
         let first = counters().filter_map(|slot| view.first_count(slot)).max()?;
         let source = object_name(&view.original(shown));

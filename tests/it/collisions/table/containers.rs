@@ -61,9 +61,9 @@ fn objects() -> Kind {
 }
 
 fn merged(candidates: Vec<(&'static str, Option<Value>)>) -> Row {
-    let why = "auto: what was created twice under one key is merged";
+    let why = "auto: all sides show, merged";
     let row = row("/profile", "container", None, candidates, ["-"; 7], why);
-    Row { chosen: Some("what was created twice under one key is merged"), ..row }
+    Row { chosen: Some("all sides show, merged"), ..row }
 }
 
 /// Lists are no values that could be compared, so under `max` and `min` the latest wins.

@@ -178,7 +178,7 @@ fn types() -> Kind {
 fn increments_against_an_overwrite() -> Kind {
     let frame = |likes: Value| json!({"likes": likes});
     let many = || json!("many");
-    let why = "auto: counters add up, and an overwrite starts anew";
+    let why = "auto: an overwrite wins over concurrent increments";
     Kind {
         name: "increments against an overwrite",
         told: "A counter goes on counting in some regions, and becomes a word in another.",
@@ -200,10 +200,10 @@ fn increments_against_an_overwrite() -> Kind {
                 why,
             )],
         },
-        // Increments are no sides against each other: they add up, whichever of them wins.
+        // A value was overwritten with increments on both sides: the winner's count stands.
         three: Ends {
             shows: shows(
-                [many(), json!(111), json!(111), many(), json!(111), many(), json!(111)],
+                [many(), json!(11), json!(101), many(), json!(11), many(), json!(101)],
                 frame,
             ),
             rows: vec![row(
@@ -238,7 +238,7 @@ fn counters_created_twice() -> Kind {
                 None,
                 vec![wrote("eu", 10), wrote("us", 1)],
                 ["-", "eu", "us", "eu", "us", "-", "eu"],
-                "auto: counters add up",
+                "auto: all sides show, merged",
             )],
         },
         three: Ends {
@@ -249,7 +249,7 @@ fn counters_created_twice() -> Kind {
                 None,
                 vec![wrote("eu", 10), wrote("us", 1), wrote("ap", 100)],
                 ["-", "eu", "ap", "ap", "us", "-", "ap"],
-                "auto: counters add up",
+                "auto: all sides show, merged",
             )],
         },
     }

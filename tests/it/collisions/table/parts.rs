@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::super::story::{Ends, Kind, Row};
-use super::{WRITE_WINS, always, ap, deletes, document, eu, remove, removed, row, set, us, wrote};
+use super::{always, ap, deletes, document, eu, remove, removed, row, set, us, wrote};
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
@@ -18,7 +18,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 fn edit_inside_a_deleted_object() -> Kind {
     let gone = |candidates| Row {
         chosen: Some("the object around is gone"),
-        ..row("/by/name", "delete", Some(json!("Ada")), candidates, ["us"; 7], WRITE_WINS)
+        ..row("/by/name", "delete", Some(json!("Ada")), candidates, ["us"; 7], GONE)
     };
     Kind {
         name: "an edit inside a deleted object",
@@ -44,7 +44,7 @@ fn edit_inside_a_deleted_object() -> Kind {
 fn edit_inside_a_deleted_element() -> Kind {
     let gone = |candidates| Row {
         chosen: Some("the object around is gone"),
-        ..row("/items/0/n", "delete", Some(json!(1)), candidates, ["us"; 7], WRITE_WINS)
+        ..row("/items/0/n", "delete", Some(json!(1)), candidates, ["us"; 7], GONE)
     };
     Kind {
         name: "an edit inside a deleted list element",
@@ -152,3 +152,5 @@ fn document_deleted_after_an_edit() -> Kind {
         },
     }
 }
+
+const GONE: &str = "auto: the object around is gone";
