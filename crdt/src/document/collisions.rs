@@ -140,16 +140,17 @@ pub(super) fn apply_parsed(
     let (order, waiting) = causal_order(&document.doc, parsed);
     let changes: Vec<_> = order.iter().filter_map(|&index| parsed.get(index).cloned()).collect();
     let concurrent = Concurrent::find(&document.doc, &changes);
-    guarded(|| document.doc.apply_changes(changes.iter().cloned()))?
+    let acts = changes.iter().filter_map(act).collect();
+    let new = changes.iter().map(automerge::Change::hash).collect();
+    let read_again = if concurrent.any { changes.clone() } else { Vec::new() };
+    guarded(|| document.doc.apply_changes(changes))?
         .map_err(|error| ApplyError::Unfit(error.to_string()))?;
     let reader = Reader::new(document, policies);
-    let found = concurrent.pairs(reader, &changes);
+    let found = concurrent.pairs(reader, &read_again);
     let (ties, pairs) = found.into_iter().partition(|(one, other)| {
         let deletes = [one, other].map(|touch| touch.action == Action::Delete);
         deletes == [true, true] || one.clears(document) || other.clears(document)
     });
-    let acts = changes.iter().filter_map(act).collect();
-    let new = changes.iter().map(automerge::Change::hash).collect();
     let collisions = Collisions { new, pairs, ties, acts, readmitted: BTreeSet::new() };
     Ok(Applied { new: order, waiting, collisions })
 }

@@ -421,8 +421,11 @@ impl Ledger {
         conflict: ConflictId,
         change: automerge::ChangeHash,
     ) {
+        let is_named = |row: &Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
+        let named = self.rows.values().flatten().any(is_named);
         let mut rows = self.rows.values_mut().flatten();
-        let Some(row) = rows.find(|row| row.was_named(id, conflict)) else { return };
+        let found = rows.find(|row| is_named(row) || !named && row.was_named(id, conflict));
+        let Some(row) = found else { return };
         if let Some(settlement) = settlement(document, &row.register, change) {
             row.grown |= row.acts.insert(settlement.change, settlement).is_none();
         }

@@ -148,19 +148,29 @@ impl<'a, D: Replica> View<'a, D> {
             return slots.first();
         }
         let policy = self.policies.of(&Path::from(path.to_vec()));
+        let plain = self.are_plain(slots);
+        if plain && matches!(policy, Policy::Auto | Policy::Manual) {
+            return slots.last();
+        }
         let claims: Vec<(Claim, Option<ChangeHash>)> =
             slots.iter().map(|slot| self.claim(slot, policy)).collect();
-        // Values in one object that nothing stands in for are concurrent, or Automerge would show
-        // one of them only.
-        let first = slots.first().map(|slot| &slot.holder);
-        let plain = slots
-            .iter()
-            .zip(&claims)
-            .all(|(slot, claim)| Some(&slot.holder) == first && claim.0.is_of(&slot.operation));
         let live = slots.iter().zip(&claims);
         let live = live.filter(|(_, claim)| plain || !self.is_stale(claim, &claims));
         live.max_by(|(_, one), (_, other)| ranking::compare(policy, &one.0, &other.0))
             .map(|(slot, _)| slot)
+    }
+
+    /// Tells whether slots are of one object and none of them stands in for another operation. Then
+    /// they are concurrent, or Automerge would show one of them only.
+    fn are_plain(&self, slots: &[Slot]) -> bool {
+        let first = slots.first().map(|slot| &slot.holder);
+        slots.iter().all(|slot| Some(&slot.holder) == first && self.policy_change(slot).is_none())
+    }
+
+    /// Returns the change that wrote a slot, if a policy called for it.
+    fn policy_change(&self, slot: &Slot) -> Option<ChangeHash> {
+        let change = self.change_of(&slot.operation)?;
+        self.doc.header(&change)?.policy.then_some(change)
     }
 
     /// Returns the slots that stand in for what something else there knew.
@@ -177,9 +187,7 @@ impl<'a, D: Replica> View<'a, D> {
 
     /// Returns the operation that a slot's stands in for, or its own.
     pub(super) fn original(&self, slot: &Slot) -> ObjId {
-        let change = self
-            .change_of(&slot.operation)
-            .filter(|change| self.doc.header(change).is_some_and(|header| header.policy));
+        let change = self.policy_change(slot);
         let change = change.and_then(|hash| self.doc.get_change_by_hash(&hash));
         let source = change.as_ref().and_then(|change| standin::source(change, &slot.operation));
         source.unwrap_or_else(|| slot.operation.clone())
