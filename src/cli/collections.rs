@@ -386,6 +386,9 @@ struct Flip {
 
 #[derive(Debug, Deserialize)]
 struct Decision {
+    /// The candidate; none where all show merged.
+    #[serde(default)]
+    candidate: Option<String>,
     #[serde(default)]
     value: Value,
     #[serde(default)]
@@ -415,7 +418,11 @@ async fn simulate(args: SimulateArgs) -> Result<(), Failure> {
 fn flips(simulation: &Simulation, width: Option<u16>) -> String {
     let decision = |decision: &Decision| {
         let policy = decision.policy.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-        format!("{}{policy}", shorten(&printable(&decision.value.to_string()), VALUE))
+        let value = match &decision.candidate {
+            Some(_) => decision.value.to_string(),
+            None => "all, merged".to_owned(),
+        };
+        format!("{}{policy}", shorten(&printable(&value), VALUE))
     };
     let row = |flip: &Flip| {
         let document = flip.document.as_deref().unwrap_or("(a document without a name)");

@@ -127,6 +127,10 @@ fn seen(row: &Row) -> Vec<String> {
         (Some(index), Some(winner)) => {
             format!("Side {} shows: {}.", index + 1, short(&winner.text()))
         }
+        (_, _) if row.is_merged() && row.later.is_some() => {
+            format!("All sides show, merged: {}.", short(&row.shown()))
+        }
+        (_, _) if row.is_merged() => "All sides show, merged.".to_owned(),
         (_, _) if row.later.is_some() => {
             format!("What shows was written later than all sides: {}.", short(&row.shown()))
         }

@@ -164,12 +164,18 @@ impl Row {
         self.candidates.get(self.winner_index()?)
     }
 
+    /// Tells whether all sides show, merged with each other.
+    pub(super) fn is_merged(&self) -> bool {
+        self.state == State::AutoResolved && self.winner_index().is_none()
+    }
+
     /// Returns the value that shows as one line, or that it is none of the candidates.
     pub(super) fn shown(&self) -> String {
         match (self.winner(), &self.later) {
             (Some(winner), _) => winner.text(),
             (None, Some(Later::Value(value))) => value.to_string(),
             (None, Some(Later::Nothing)) => "(nothing)".to_owned(),
+            (None, None) if self.is_merged() => "all sides, merged".to_owned(),
             (None, None) => "a later value".to_owned(),
         }
     }

@@ -119,6 +119,7 @@ fn result(row: &Row, width: u16) -> Vec<String> {
             lines.extend(value_lines(value, usize::from(width), VALUE_LINES));
         }
         (_, _, Some(Later::Nothing)) => lines.push("nothing is there now".to_owned()),
+        (_, _, None) if row.is_merged() => lines.push("all sides show, merged".to_owned()),
         (_, _, None) => lines.push("a later value shows".to_owned()),
     }
     lines

@@ -88,7 +88,8 @@ impl Change {
         if self.paths.len() > PATHS {
             text.push_str(&format!(" and {} more", self.paths.len() - PATHS));
         }
-        if let Some(note) = &self.note {
+        // The note of what a policy wrote names operations.
+        if let Some(note) = self.note.as_ref().filter(|_| self.act != POLICY) {
             text.push_str(&format!(" ({note})"));
         }
         shorten(&printable(text.trim_end()), WHAT)
@@ -96,9 +97,15 @@ impl Change {
 
     /// Returns who wrote it, and where.
     pub(in crate::cli) fn who(&self) -> String {
+        if self.act == POLICY {
+            return "the policy".to_owned();
+        }
         writer(self.author.as_deref(), self.region.as_deref(), &self.origin, self.client)
     }
 }
+
+/// The act of a change that a policy called for; every leader makes the same.
+const POLICY: &str = "policy";
 
 /// Names a writer: the person if one signed, and the region.
 pub(super) fn writer(

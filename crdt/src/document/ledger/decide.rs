@@ -38,8 +38,12 @@ pub(super) fn decide(
     acts.sort_by_key(|act| (act.at, act.change));
     let (state, settled) = case.state(&acts);
     let shows = state != ConflictState::Resolved && !case.merges();
-    let winner = best(row, &candidates, policy, policies)
-        .filter(|best| shows && !case.shows_with_others(*best));
+    let winner = match acts.iter().rev().find(|act| case.wrote(act)) {
+        // What somebody wrote shows, whatever the policy would choose.
+        Some(act) => candidates.iter().rposition(|(_, m)| shows && m.value == act.value),
+        None => best(row, &candidates, policy, policies)
+            .filter(|best| shows && !case.shows_with_others(*best)),
+    };
     let kind = kind(row, &candidates);
     Conflict {
         id: row.id(id),
@@ -127,6 +131,11 @@ impl Case<'_> {
             Some(write) => (ConflictState::Resolved, Some(write)),
             None => (ConflictState::Open, None),
         }
+    }
+
+    /// Tells whether an act left a value in place of all sides.
+    fn wrote(&self, act: &Settlement) -> bool {
+        matches!(act.act, Act::Resolve(_) | Act::Undo(_)) && self.covers_all(act)
     }
 
     /// Tells whether an act knew everything that collided.

@@ -107,6 +107,7 @@ fn result(row: &Row, width: usize) -> Vec<Line<'static>> {
             lines.extend(plain(value(winner, width)));
             format!("side {} shows", index + 1)
         }
+        (_, _) if row.is_merged() => "all sides show, merged".to_owned(),
         (_, _) => "a later value shows".to_owned(),
     };
     let bold = Style::new().add_modifier(Modifier::BOLD);
