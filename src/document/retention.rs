@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anabranch_crdt::conflict::{ConflictId, ConflictState};
 use anabranch_crdt::ids::{DocumentId, Timestamp};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Documents;
@@ -36,18 +37,24 @@ impl Retention {
         Self { documents, peers }
     }
 
-    /// Looks through the ledger as soon as the time is known, and again every
-    /// [`RETENTION_PERIOD`], for ever.
+    /// Looks through the ledger now, and again every [`RETENTION_PERIOD`], for ever; and for what
+    /// is too old as soon as the time is known.
     pub async fn run(self) {
-        let mut minutes = tokio::time::interval(TIME_PERIOD);
-        while self.now().is_none() {
-            minutes.tick().await;
-        }
-        let mut hours = tokio::time::interval(RETENTION_PERIOD);
-        hours.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval(TIME_PERIOD);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut known, mut next) = (false, None::<Instant>);
         loop {
-            hours.tick().await;
-            match self.once().await {
+            let tick = ticks.tick().await;
+            let was_known = std::mem::replace(&mut known, self.now().is_some());
+            let dropped = if next.is_none_or(|next| tick >= next) {
+                next = Some(tick + RETENTION_PERIOD);
+                self.once().await
+            } else if known && !was_known {
+                self.forget_old().await
+            } else {
+                continue;
+            };
+            match dropped {
                 Ok(0) => {}
                 Ok(rows) => info!(rows, "settled conflicts were dropped from the ledger"),
                 Err(error) => warn!(%error, "the ledger was not looked through to its end"),
@@ -60,14 +67,18 @@ impl Retention {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub async fn once(&self) -> Result<u64, Error> {
-        let setting = &self.documents.setting;
-        let age = u64::try_from(setting.limits.conflict_age.as_micros()).unwrap_or(u64::MAX);
-        let old = match self.now() {
-            Some(now) => self.forget(Some(Timestamp(now.0.saturating_sub(age))), u64::MAX).await?,
-            None => 0,
-        };
-        let excess = self.settled().await?.saturating_sub(setting.limits.conflict_rows);
+        let old = self.forget_old().await?;
+        let most = self.documents.setting.limits.conflict_rows;
+        let excess = self.settled().await?.saturating_sub(most);
         Ok(old + self.forget(None, excess).await?)
+    }
+
+    /// Drops what is too old, if the time is known.
+    async fn forget_old(&self) -> Result<u64, Error> {
+        let Some(now) = self.now() else { return Ok(0) };
+        let age = self.documents.setting.limits.conflict_age.as_micros();
+        let age = u64::try_from(age).unwrap_or(u64::MAX);
+        self.forget(Some(Timestamp(now.0.saturating_sub(age))), u64::MAX).await
     }
 
     /// The time, if it is known well enough to say what is old.
