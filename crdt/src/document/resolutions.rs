@@ -259,6 +259,7 @@ impl<'a> Case<'a> {
         let mut draft = self.new_draft(self.conflict.at());
         if let Some(key) = self.key() {
             self.delete_stale(&mut draft, &key, &self.standing.slots);
+            self.delete_replaced(&mut draft, &key);
         } else {
             let doc = &self.document.doc;
             let fields = doc.map_range(ROOT, ..).filter(|field| field.conflict);
@@ -275,6 +276,34 @@ impl<'a> Case<'a> {
             let operation = std::slice::from_ref(&slot.operation);
             draft.delete(slot.holder.clone(), key.clone(), operation);
         }
+    }
+
+    /// Deletes what stands in for a side that another side replaced, also if that was a delete.
+    fn delete_replaced(&self, draft: &mut Draft<'a>, key: &Key) {
+        let candidate = |name: &str| self.conflict.candidates.iter().any(|c| c.id == name);
+        let stale: Vec<&ObjId> =
+            self.view.stale(&self.standing.slots).iter().map(|slot| &slot.operation).collect();
+        for slot in &self.standing.slots {
+            let original = self.view.original(slot);
+            let name = object_name(&original);
+            let stands_in = original != slot.operation && !stale.contains(&&slot.operation);
+            if stands_in && self.is_side(&name) && !candidate(&name) && !self.counts(&name) {
+                let operation = std::slice::from_ref(&slot.operation);
+                draft.delete(slot.holder.clone(), key.clone(), operation);
+            }
+        }
+    }
+
+    /// Tells whether an operation is a counter that a candidate adds to.
+    fn counts(&self, operation: &str) -> bool {
+        let mut candidates = self.conflict.candidates.iter();
+        candidates.any(|candidate| {
+            let mut members = self.row.members.iter();
+            let member = members.find(|((_, known), _)| *known == candidate.id);
+            member.is_some_and(|(_, m)| {
+                m.what == What::Increment && m.replaced.iter().any(|name| name == operation)
+            })
+        })
     }
 
     fn of(&self, candidate: &Candidate) -> Vec<&Slot> {

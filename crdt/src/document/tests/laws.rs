@@ -191,3 +191,20 @@ fn what_clears_other_values_is_a_write() {
     let values = |conflict: &Conflict| conflict.candidates.iter().all(|c| c.value.is_some());
     assert!(regions[0].conflicts().iter().all(values));
 }
+
+/// A policy wrote a side again that somebody else had deleted meanwhile, and settings changed.
+#[test]
+fn what_stands_in_for_a_deleted_side_goes() {
+    let read = |policy: &str| Policies::read(&json!({ "policy": policy })).unwrap();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &read("min"))).collect();
+    regions[2].set("/a", json!(0));
+    regions[1].set("/a", json!(1));
+    run(&mut regions, &Step::Send(1, 0));
+    run(&mut regions, &Step::Send(0, 2));
+    regions[0].set_policies(&read("manual"));
+    regions[0].remove("/a");
+    regions[1..].iter_mut().for_each(|region| region.set_policies(&read("manual")));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), json!({"a": 0}));
+}
