@@ -105,7 +105,7 @@ impl<'a> Case<'a> {
             return self.only_the_act(ChangeHash(settled.change.0)).or_else(merged);
         }
         if self.row.is_of_parts() {
-            return rewrite::draft(self).or_else(merged);
+            return rewrite::draft(self).or_else(merged).or_else(|| self.seen());
         }
         if self.conflict.policy.chooses() {
             return self.chosen().or_else(merged);
@@ -185,6 +185,23 @@ impl<'a> Case<'a> {
         }
         let draft = self.new_draft(winner.at);
         self.stand_in(winner, draft, self.of(winner))
+    }
+
+    /// Of values that are more than single fields: makes the one that shows the one that other
+    /// readers see.
+    fn seen(&self) -> Option<Draft<'a>> {
+        let slots = &self.standing.slots;
+        let shown = self.view.winner(slots, self.conflict.path.tokens())?;
+        if slots.last().is_none_or(|last| last.operation == shown.operation) {
+            return None;
+        }
+        let content = rewrite::current(self, shown)?;
+        let mut draft = self.new_draft(self.conflict.at());
+        let source = object_name(&self.view.original(shown));
+        let replaced = std::slice::from_ref(&shown.operation);
+        let holder = Holder::Object(shown.holder.clone());
+        draft.put(holder, self.key()?, replaced, content, &source);
+        Some(draft)
     }
 
     /// Writes the value of a candidate in place of some values.

@@ -12,7 +12,7 @@ use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 use super::super::ledger::What;
 use super::super::register::{Register, Step, object_name, operation, value_at};
 use super::super::standin::knows;
-use super::super::view::{Slot, hydrated_json};
+use super::super::view::{Held, Slot, hydrated_json};
 use serde_json::Value;
 
 use super::{Candidate, Case, Content, Draft, Holder, later_write};
@@ -55,6 +55,14 @@ pub(super) fn content(case: &Case<'_>, winner: &Candidate) -> Option<Content> {
         }
     };
     Some(Content::Value(value))
+}
+
+/// The content of a value that stands there.
+pub(super) fn current(case: &Case<'_>, slot: &Slot) -> Option<Content> {
+    Some(Content::Value(match &slot.value {
+        Held::Scalar(scalar) => hydrate::Value::Scalar(scalar.clone()),
+        Held::Object(_) => ReadDoc::hydrate(&case.document.doc, &slot.operation, None).ok()?,
+    }))
 }
 
 fn container<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
@@ -106,7 +114,7 @@ fn document<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
         false => edits.map(|candidate| ChangeHash(candidate.change.0)).collect(),
     };
     let heads: Vec<ChangeHash> = heads.into_iter().collect();
-    restore(case, &mut draft, &heads)?;
+    restore(case, &mut draft, &heads, whole)?;
     if whole {
         let kept: BTreeSet<String> = doc.keys_at(ROOT, &heads).collect();
         let mut gone: Vec<String> = doc.keys(ROOT).filter(|key| !kept.contains(key)).collect();
@@ -119,7 +127,12 @@ fn document<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
 }
 
 /// Writes every field of the document as it was at `heads`, where it is not.
-fn restore(case: &Case<'_>, draft: &mut Draft<'_>, heads: &[ChangeHash]) -> Option<()> {
+fn restore(
+    case: &Case<'_>,
+    draft: &mut Draft<'_>,
+    heads: &[ChangeHash],
+    whole: bool,
+) -> Option<()> {
     let doc = &case.document.doc;
     let mut keys: Vec<String> = doc.keys_at(ROOT, heads).collect();
     keys.sort();
@@ -128,7 +141,9 @@ fn restore(case: &Case<'_>, draft: &mut Draft<'_>, heads: &[ChangeHash]) -> Opti
         let register = Register(vec![Step::Key(name.clone())]);
         let wanted = value_at(doc, &register, heads)?;
         let there = case.view.slots(&[ROOT], &prop);
-        if shows(case, &register, &there, &hydrated_json(&wanted)) {
+        // What somebody wrote to a field is not the document's to undo.
+        let written = there.iter().any(|slot| case.view.original(slot) == slot.operation);
+        if written && !whole || shows(case, &register, &there, &hydrated_json(&wanted)) {
             continue;
         }
         let (_, source) = doc.get_at(ROOT, prop.clone(), heads).ok()??;
