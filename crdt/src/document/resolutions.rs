@@ -191,6 +191,9 @@ impl<'a> Case<'a> {
     /// readers see.
     fn seen(&self) -> Option<Draft<'a>> {
         let slots = &self.standing.slots;
+        if self.conflict.policy.chooses() {
+            return None;
+        }
         let shown = self.view.winner(slots, self.conflict.path.tokens())?;
         if slots.last().is_none_or(|last| last.operation == shown.operation) {
             return None;
