@@ -452,7 +452,7 @@ impl<'a> Reader<'a> {
         let made = Made::new(change, self.admissions);
         let decoded = change.decode();
         let root = Register(Vec::new());
-        if made.message.act == Act::Delete {
+        if deletes_document(change.message(), change.len()) {
             let name = made.operation(change.start_op().get());
             let touch = made.touch(name, change.start_op().get(), root, Action::Delete, Vec::new());
             return vec![Located { touch, around: Vec::new(), class: Class::Deletion }];
@@ -574,6 +574,17 @@ impl Made {
             resolves: self.message.act.resolves(),
         }
     }
+}
+
+/// Tells whether a change, of which these are the message and the number of operations, is
+/// somebody's delete of the document. One that only settles a conflict about a document that is not
+/// there deletes nothing, and what a policy calls for is no side of a conflict.
+pub(super) fn deletes_document(message: Option<&str>, operations: usize) -> bool {
+    message.is_some_and(|text| {
+        let act = Message::read(Some(text)).act;
+        act == Act::Delete
+            || operations > 0 && act != Act::Policy && crate::message::is_delete(text)
+    })
 }
 
 fn action(operation: &Op) -> Option<Action> {

@@ -8,12 +8,12 @@
 
 use std::collections::BTreeSet;
 
-use automerge::legacy::{ElementId, Key};
+use automerge::legacy::{ElementId, Key, ObjectId};
 use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc};
 
 use super::collisions::apply_parsed;
 use super::ledger::{Ledger, Row, What, best, later_write};
-use super::register::{Standing, Step, object_name, standing_in};
+use super::register::{Standing, Step, object_name, operation, operation_name, standing_in};
 use super::standin::parse_operation;
 use super::view::{Slot, View, operation_order};
 use super::{ApplyError, Change, Document, stored};
@@ -335,7 +335,7 @@ impl<'a> Case<'a> {
         };
         let is_of = |slot: &&Slot| {
             let original = object_name(&self.view.original(slot));
-            original == candidate.id || counter(&original)
+            self.side_of(&original) == Some(candidate.id.as_str()) || counter(&original)
         };
         slots.filter(is_of).collect()
     }
@@ -349,7 +349,23 @@ impl<'a> Case<'a> {
     }
 
     fn is_side(&self, operation: &str) -> bool {
-        self.row.members.keys().any(|(_, known)| known == operation)
+        self.side_of(operation).is_some()
+    }
+
+    /// The side that an operation is, or is inside of: under settings that took the container as
+    /// one value, something may stand in for what was edited inside it.
+    fn side_of(&self, name: &str) -> Option<&str> {
+        let member = |name: &str| self.row.members.keys().find(|(_, known)| known == name);
+        let mut name = name.to_owned();
+        loop {
+            if let Some((_, side)) = member(&name) {
+                return Some(side);
+            }
+            match operation(&self.document.doc, &name)?.obj {
+                ObjectId::Root => return None,
+                ObjectId::Id(around) => name = operation_name(&around),
+            }
+        }
     }
 
     /// Tells whether something stands there that is no side of the conflict.

@@ -19,7 +19,8 @@ pub(super) struct Draft<'a> {
     at: Timestamp,
     deps: BTreeSet<ChangeHash>,
     steps: Vec<Step>,
-    note: Option<&'static str>,
+    /// Whether the document is not there after the change.
+    deletes: bool,
     only_for: Option<Origin>,
 }
 
@@ -68,7 +69,7 @@ enum Step {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(doc: &'a Automerge, at: Timestamp) -> Self {
-        Self { doc, at, deps: BTreeSet::new(), steps: Vec::new(), note: None, only_for: None }
+        Self { doc, at, deps: BTreeSet::new(), steps: Vec::new(), deletes: false, only_for: None }
     }
 
     /// Makes the change depend on another.
@@ -91,9 +92,9 @@ impl<'a> Draft<'a> {
         self.only_for
     }
 
-    /// Says what the change is, where that is not for its values to say.
-    pub(super) fn note(&mut self, note: &'static str) {
-        self.note = Some(note);
+    /// Says that the document is not there after the change.
+    pub(super) fn deletes(&mut self) {
+        self.deletes = true;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -143,11 +144,13 @@ impl<'a> Draft<'a> {
         let start = metas.map(|meta| meta.max_op).max()?.checked_add(1)?;
         let nobody = ActorId::from([0; 16].as_slice());
         let (operations, note) = self.operations_of(&nobody, start)?;
-        let seed = format!("{operations:?}|{:?}|{start}|{:?}|{note}", self.deps, self.at);
+        let message =
+            Message { act: Act::Policy, author: None, note: Some(note).filter(|n| !n.is_empty()) };
+        let message = if self.deletes { Some(message.deleting_text()) } else { message.text() };
+        let seed = format!("{operations:?}|{:?}|{start}|{:?}|{message:?}", self.deps, self.at);
         let id = Uuid::new_v5(&WRITER_NAMESPACE, seed.as_bytes());
         let actor = ActorId::from(id.as_bytes().as_slice());
         let (operations, _) = self.operations_of(&actor, start)?;
-        let note = Some(note).filter(|note| !note.is_empty());
         let change = ExpandedChange {
             operations,
             actor_id: actor,
@@ -155,7 +158,7 @@ impl<'a> Draft<'a> {
             seq: 1,
             start_op: NonZeroU64::new(start)?,
             time: i64::try_from(self.at.0).ok()?,
-            message: Message { act: Act::Policy, author: None, note }.text(),
+            message,
             deps: self.deps.into_iter().collect(),
             extra_bytes: Vec::new(),
             author: None,
@@ -204,11 +207,7 @@ impl<'a> Draft<'a> {
             }
         }
         let named = sources.iter().any(|source| *source != NOTHING);
-        let note = match self.note {
-            Some(note) => note.to_owned(),
-            None if named => sources.join(" "),
-            None => String::new(),
-        };
+        let note = if named { sources.join(" ") } else { String::new() };
         Some((writer.operations, note))
     }
 

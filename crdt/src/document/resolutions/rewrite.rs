@@ -9,14 +9,13 @@ use std::collections::BTreeSet;
 use automerge::legacy::{Key, OpType};
 use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 
+use serde_json::Value;
+
 use super::super::ledger::What;
 use super::super::register::{Register, Step, object_name, operation, value_at};
 use super::super::standin::knows;
 use super::super::view::{Held, Slot, hydrated_json};
-use serde_json::Value;
-
 use super::{Candidate, Case, Content, Draft, Holder, later_write};
-use crate::message::POLICY_DELETE;
 
 /// The change that leaves the winner's whole.
 pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
@@ -104,7 +103,7 @@ fn document<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
         for key in keys {
             remove(case, &mut draft, &key, Some(&deleted))?;
         }
-        draft.note(POLICY_DELETE);
+        draft.deletes();
         return (!draft.is_empty()).then_some(draft);
     }
     let whole = case.view.policies().whole(&[]).is_some() && case.conflict.policy.chooses();

@@ -208,3 +208,22 @@ fn what_stands_in_for_a_deleted_side_goes() {
     check_equal(regions.iter()).unwrap();
     assert_eq!(regions[0].json(), json!({"a": 0}));
 }
+
+/// A container was taken as one value, and what was edited inside it won; under later settings,
+/// which take it apart, what stands in for that edit is still that side of the conflict.
+#[test]
+fn what_stands_in_for_a_part_is_of_its_container() {
+    let read = |settings: Value| Policies::read(&settings).unwrap();
+    let first = read(json!({"policy": "auto", "paths": {"/a": {"policy": "lww", "whole": true}}}));
+    let second = read(json!({"policy": "first"}));
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &first)).collect();
+    run(&mut regions, &Step::Map(2, "/a", 0));
+    run(&mut regions, &Step::Map(1, "/a", 0));
+    run(&mut regions, &Step::Send(1, 2));
+    regions[0].set_policies(&second);
+    run(&mut regions, &Step::Set(0, "/a", 0));
+    regions[1..].iter_mut().for_each(|region| region.set_policies(&second));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), json!({"a": 0}));
+}
