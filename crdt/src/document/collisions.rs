@@ -16,7 +16,7 @@ use super::register::{Places, Register, operation_name, register_in, value_at};
 use super::{Admissions, Admitted, ApplyError, Document, advance, guarded, parse, writer};
 use crate::conflict::ConflictId;
 use crate::ids::{AuthorName, Origin, Timestamp};
-use crate::message::{Act, Message};
+use crate::message::{self, Act, Message};
 use crate::policy::{Policies, Whole};
 
 /// What became of a batch of changes.
@@ -577,14 +577,11 @@ impl Made {
 }
 
 /// Tells whether a change, of which these are the message and the number of operations, is
-/// somebody's delete of the document. One that only settles a conflict about a document that is not
-/// there deletes nothing, and what a policy calls for is no side of a conflict.
+/// somebody's delete of the document. One without operations has no name that is its own, and only
+/// settles a conflict about a document that is not there; what a policy calls for is no side.
 pub(super) fn deletes_document(message: Option<&str>, operations: usize) -> bool {
-    message.is_some_and(|text| {
-        let act = Message::read(Some(text)).act;
-        act == Act::Delete
-            || operations > 0 && act != Act::Policy && crate::message::is_delete(text)
-    })
+    operations > 0
+        && message.is_some_and(|text| message::is_delete(text) && !message::is_policy(text))
 }
 
 fn action(operation: &Op) -> Option<Action> {

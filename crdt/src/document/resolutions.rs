@@ -214,7 +214,8 @@ impl<'a> Case<'a> {
         mut draft: Draft<'a>,
         replaced: Vec<&Slot>,
     ) -> Option<Draft<'a>> {
-        if self.standing.slots.is_empty() && later_write(self.row, self.document).is_some() {
+        let gone = || !self.document.exists() || later_write(self.row, self.document).is_some();
+        if self.standing.slots.is_empty() && gone() {
             return None;
         }
         let holder = self.standing.holders.first()?;
@@ -352,18 +353,22 @@ impl<'a> Case<'a> {
         self.side_of(operation).is_some()
     }
 
-    /// The side that an operation is, or is inside of: under settings that took the container as
-    /// one value, something may stand in for what was edited inside it.
+    /// The side that an operation is, or the container that it is inside of: under settings that
+    /// took the container as one value, something may stand in for what was edited inside it.
     fn side_of(&self, name: &str) -> Option<&str> {
-        let member = |name: &str| self.row.members.keys().find(|(_, known)| known == name);
+        let side = |name: &str| self.row.members.iter().find(|((_, known), _)| known == name);
+        if let Some(((_, side), _)) = side(name) {
+            return Some(side);
+        }
         let mut name = name.to_owned();
         loop {
-            if let Some((_, side)) = member(&name) {
-                return Some(side);
-            }
             match operation(&self.document.doc, &name)?.obj {
                 ObjectId::Root => return None,
                 ObjectId::Id(around) => name = operation_name(&around),
+            }
+            if let Some(((_, side), member)) = side(&name) {
+                let container = matches!(member.what, What::Map | What::List | What::Text);
+                return container.then_some(side);
             }
         }
     }

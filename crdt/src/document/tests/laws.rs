@@ -227,3 +227,76 @@ fn what_stands_in_for_a_part_is_of_its_container() {
     check_equal(regions.iter()).unwrap();
     assert_eq!(regions[0].json(), json!({"a": 0}));
 }
+
+/// A map was replaced, and a field set in the new one; elsewhere, in the old one. What was set in
+/// the new one is no side of that conflict, although the write of the new map is.
+#[test]
+fn what_is_inside_of_a_removal_is_no_side() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    run(&mut regions, &Step::Map(1, "/m", 0));
+    run(&mut regions, &Step::Send(1, 2));
+    run(&mut regions, &Step::Send(1, 0));
+    run(&mut regions, &Step::Set(2, "/m/a", 2));
+    run(&mut regions, &Step::Map(0, "/m", 0));
+    run(&mut regions, &Step::Set(0, "/m/a", 2));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].log.len(), 4, "nothing is left to settle");
+}
+
+/// The document was deleted here; elsewhere a field was written twice at once. The delete is the
+/// last write: what the field's own conflict would choose does not come back.
+#[test]
+fn a_document_that_a_policy_deletes_stays_deleted() {
+    let read = |policy: &str| Policies::read(&json!({ "policy": policy })).unwrap();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &read("lww"))).collect();
+    regions[0].set("/b", json!(1));
+    run(&mut regions, &Step::Send(0, 1));
+    run(&mut regions, &Step::Send(0, 2));
+    regions[0].at(50).set("/a", json!("x"));
+    regions[1].at(60).set("/a", json!("y"));
+    regions[2].at(70).delete();
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), Value::Null);
+    // Under other settings everything that the delete took is there again.
+    regions.iter_mut().for_each(|region| region.set_policies(&read("first")));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), json!({"a": "x", "b": 1}));
+}
+
+/// A field has a conflict of its own, and the document was deleted at the same time: two rows with
+/// different ideas of what is to be in the field. Only one of them writes it.
+#[test]
+fn two_rows_never_take_turns() {
+    let policies = Policies::read(&json!({"policy": "min"})).unwrap();
+    let mut regions: Vec<_> = (1..=2).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/a", json!(0)).delete();
+    run(&mut regions, &Step::Map(0, "/a", 0));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert!(regions[0].log.len() < 6, "{} changes", regions[0].log.len());
+}
+
+/// A document without fields is deleted, and made again by the same writer: the delete and the
+/// first write are two sides, although the delete had nothing to remove.
+#[test]
+fn the_delete_of_an_empty_document_is_a_side_of_its_own() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/b", json!(0)).remove("/b");
+    run(&mut regions, &Step::Send(1, 2));
+    for region in &mut regions[1..] {
+        region.delete();
+        region.set("/a", json!(0));
+    }
+    let orders = [regions.clone(), regions.iter().rev().cloned().collect()];
+    for mut regions in orders {
+        exchange(&mut regions);
+        check_equal(regions.iter()).unwrap();
+        let documents = regions[0].conflicts();
+        assert!(documents.iter().flat_map(|c| &c.candidates).all(|c| c.id.contains('@')));
+    }
+}
