@@ -300,3 +300,37 @@ fn the_delete_of_an_empty_document_is_a_side_of_its_own() {
         assert!(documents.iter().flat_map(|c| &c.candidates).all(|c| c.id.contains('@')));
     }
 }
+
+/// A field was restored with its document while it had a conflict of its own: what shows is written
+/// again once, above what was restored, so that other readers see it, too.
+#[test]
+fn what_is_written_again_is_above_what_was_restored() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/b", json!(2)).set("/a", json!(0)).set("/m", json!({"a": 1}));
+    run(&mut regions, &Step::Send(1, 2));
+    regions[2].set("/m/a", json!(0)).delete();
+    regions[1].remove("/m");
+    run(&mut regions, &Step::Send(2, 1));
+    regions[0].set("/n", json!(1)).set("/b", json!(0));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert!(regions[0].log.len() < 13, "{} changes", regions[0].log.len());
+}
+
+/// Two lists were created under one key, and the document counts as one value since: a later write
+/// has settled that, and other readers see the list that shows.
+#[test]
+fn what_shows_of_a_whole_document_is_what_others_see() {
+    let read = |settings: Value| Policies::read(&settings).unwrap();
+    let whole = read(json!({"paths": {"": {"policy": "lww", "whole": true}}}));
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &Policies::default())).collect();
+    run(&mut regions, &Step::Push(1, 0));
+    run(&mut regions, &Step::Push(2, 1));
+    run(&mut regions, &Step::Send(1, 2));
+    regions[2].set("/a", json!(0));
+    regions.iter_mut().for_each(|region| region.set_policies(&whole));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), json!({"a": 0, "list": [1]}));
+}
