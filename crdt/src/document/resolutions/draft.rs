@@ -5,13 +5,14 @@ use std::num::NonZeroU64;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId, OpType};
 use automerge::{
-    ActorId, Automerge, ChangeHash, ExpandedChange, ObjId, ObjType, ScalarValue, hydrate,
+    ActorId, Automerge, ChangeHash, ChangeMetadata, ExpandedChange, ObjId, ObjType, ScalarValue,
+    hydrate,
 };
 use uuid::Uuid;
 
-use super::super::standin::NOTHING;
+use super::super::standin::{NOTHING, knows};
 use crate::ids::{Origin, Timestamp};
-use crate::message::{Act, Message};
+use crate::message::{Act, Message, is_policy};
 
 /// A change in the making.
 pub(super) struct Draft<'a> {
@@ -135,9 +136,10 @@ impl<'a> Draft<'a> {
         self.steps.push(Step::IncrementMade { step, by });
     }
 
-    /// Builds the change; `None` if there is nothing to do, or too much.
+    /// Builds the change; `None` if there is nothing to do, or too much, or if policies have
+    /// undone each other's changes too often.
     pub(super) fn build(self) -> Option<automerge::Change> {
-        if self.steps.is_empty() || self.deps.is_empty() {
+        if self.steps.is_empty() || self.deps.is_empty() || self.takes_turns() {
             return None;
         }
         let metas = self.deps.iter().filter_map(|dep| self.doc.get_change_meta_by_hash(dep));
@@ -164,6 +166,26 @@ impl<'a> Draft<'a> {
             author: None,
         };
         Some(automerge::Change::from(change))
+    }
+
+    /// Tells whether the change would be the last of a long line of policy changes, each made after
+    /// nothing new but the one before it. No such line is known; if there is one it must end,
+    /// because every region would go on with it for ever.
+    fn takes_turns(&self) -> bool {
+        // Counters are added up again and again, by one leader, and that ends by itself.
+        let mut deps = self.deps.clone();
+        for _ in 0..MAX_TURNS {
+            let metas = deps.iter().filter_map(|dep| self.doc.get_change_meta_by_hash(dep));
+            let policy = |meta: &ChangeMetadata<'_>| meta.message.as_deref().is_some_and(is_policy);
+            let Some(before) = metas.filter(policy).max_by_key(|meta| meta.max_op) else {
+                return false;
+            };
+            if !deps.iter().all(|dep| knows(self.doc, &before.hash, dep)) {
+                return false;
+            }
+            deps = before.deps.iter().copied().collect();
+        }
+        self.only_for.is_none()
     }
 
     fn operations_of(&self, actor: &ActorId, start: u64) -> Option<(Vec<Op>, String)> {
@@ -308,6 +330,10 @@ fn op_id(id: &ObjId) -> Option<OpId> {
         ObjId::Id(counter, actor, _) => Some(OpId::new(*counter, actor)),
     }
 }
+
+/// Policy changes in a row that nothing else has led to: several times as many as it takes to move
+/// nested maps, level by level.
+const MAX_TURNS: usize = 64;
 
 /// Operations of one such change: what the largest container that anybody would resolve by policy
 /// takes. Beyond it the conflict stays as it is, in the ledger.
