@@ -199,6 +199,11 @@ impl<'a> Case<'a> {
             }
             None => self.conflicting_fields().try_for_each(|(name, slots)| {
                 let key = Key::Map(name.as_str().into());
+                // Maps that were restored at once have no row that would merge them.
+                let restored = |slot: &Slot| self.view.original(slot) != slot.operation;
+                if slots.iter().all(|slot| slot.value.is_map() && restored(slot)) {
+                    return mirror::merge(self, &mut draft, &slots, &[name]);
+                }
                 self.show_to_all(&mut draft, key, &slots, &[name])
             })?,
         }

@@ -334,3 +334,23 @@ fn what_shows_of_a_whole_document_is_what_others_see() {
     check_equal(regions.iter()).unwrap();
     assert_eq!(regions[0].json(), json!({"a": 0, "list": [1]}));
 }
+
+/// Two regions restored one map at once, and it was edited in one of the two: the maps are merged
+/// for other readers, too, although no two people wrote them.
+#[test]
+fn maps_that_were_restored_twice_become_one() {
+    let policies = Policies::read(&json!({"policy": "min"})).unwrap();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    run(&mut regions, &Step::Map(1, "/m", 1));
+    run(&mut regions, &Step::Send(1, 0));
+    regions[0].set("/a", json!(2));
+    regions[1].set("/m/a", json!(2));
+    regions[2].set("/a", json!(0));
+    regions[0].delete();
+    run(&mut regions, &Step::Send(0, 2));
+    run(&mut regions, &Step::Send(1, 0));
+    regions[0].set("/m/a", json!(0));
+    run(&mut regions, &Step::Send(2, 1));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+}
