@@ -80,6 +80,20 @@ pub enum Input {
     Timeout,
 }
 
+impl Input {
+    /// Tells whether it may change what is known of the regions.
+    pub(super) fn may_teach(&self) -> bool {
+        match self {
+            Self::Connected { .. }
+            | Self::Disconnected { .. }
+            | Self::Frame { .. }
+            | Self::Committed { .. }
+            | Self::Renewed { .. } => true,
+            Self::Appended { .. } | Self::Read { .. } | Self::Timeout => false,
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub enum Effect {

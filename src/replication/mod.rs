@@ -25,6 +25,7 @@
 
 mod catchup;
 mod clock;
+mod cluster;
 mod fanout;
 pub mod frame;
 mod greeting;
@@ -41,6 +42,7 @@ use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+pub use cluster::{ClusterView, MemberState, RegionView};
 pub use interface::{Effect, Input, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
 
 use catchup::{Answer, Gap};
@@ -71,6 +73,8 @@ pub struct Replication {
     appends: BTreeMap<Ticket, Appending>,
     reads: BTreeMap<Ticket, Reading>,
     last_ticket: u64,
+    /// Counts what changed in what is known of the regions.
+    knowledge: u64,
 }
 
 /// The moment and the effects of one call of [`Replication::handle`].
@@ -129,6 +133,7 @@ impl Replication {
             appends: BTreeMap::new(),
             reads: BTreeMap::new(),
             last_ticket: 0,
+            knowledge: 0,
             settings,
         }
     }
@@ -137,6 +142,9 @@ impl Replication {
     pub fn handle(&mut self, input: Input, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
         self.samples.start(turn.monotonic());
+        if input.may_teach() {
+            self.knowledge += 1;
+        }
         match input {
             Input::Connected { link, region } => self.handle_connected(link, region, turn),
             Input::Disconnected { link, reason } => self.forget_link(link, reason, turn),
