@@ -43,7 +43,7 @@ use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use cluster::{ClusterView, MemberState, RegionView};
-pub use interface::{Effect, Input, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
+pub use interface::{Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
@@ -103,8 +103,14 @@ enum Purpose {
 }
 
 impl Turn<'_> {
+    /// Sends what must not wait: control frames and fresh entries.
     fn send(&mut self, link: LinkId, bytes: Bytes) {
-        self.effects.push(Effect::Send { link, bytes });
+        self.effects.push(Effect::Send { link, bytes, lane: Lane::Fresh });
+    }
+
+    /// Sends what may wait: what catches up or compares.
+    fn send_bulk(&mut self, link: LinkId, bytes: Bytes) {
+        self.effects.push(Effect::Send { link, bytes, lane: Lane::Bulk });
     }
 
     fn monotonic(&self) -> Duration {

@@ -194,7 +194,7 @@ impl Driver {
     fn execute(&mut self, effect: Effect) {
         match effect {
             // A link may have gone in the meantime; its end is told, or has been.
-            Effect::Send { link, bytes } => {
+            Effect::Send { link, bytes, lane: _ } => {
                 if let Some(link) = self.links.get(&link) {
                     link.send(bytes);
                 }
