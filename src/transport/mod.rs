@@ -22,6 +22,7 @@ mod guests;
 pub mod leaf;
 mod link;
 mod outbox;
+mod questions;
 mod refusal;
 mod region;
 mod tls;
