@@ -88,7 +88,7 @@ fn a_disk_that_was_rolled_back_is_known_to_have_less_at_both_ends_of_a_chain() {
     for wall_ahead in [60_000_000, 0] {
         let mut chain = Wired::chain(4);
         chain.wait(SECOND * 2);
-        (0..3).for_each(|_| drop(chain.write(0)));
+        (0..3).for_each(|_| _ = chain.write(0));
         chain.wait(SECOND);
         assert_eq!((chain.knows(0, 3, 0), chain.knows(1, 3, 0)), (3, 3));
 
@@ -257,7 +257,7 @@ proptest! {
                         world.take(choices[index.index(choices.len())]);
                     }
                 }
-                Step::Write(node) => drop(world.write(node)),
+                Step::Write(node) => _ = world.write(node),
                 Step::Ask(node) => {
                     let ticket = wanted.len() as u64;
                     wanted.push((node, acknowledged_by_majorities(&world)));
