@@ -5,7 +5,7 @@
 //! In the order of the data flow: `api` takes requests, `document` owns documents and commits
 //! edits, `journal` makes them durable, `replication` decides what other regions are sent,
 //! `transport` carries it, `subscription` tells who is waiting, `node` wires the parts and
-//! supervises them. `pki` makes the certificates by which nodes know each other. `client` is the
+//! supervises them. `consistency` waits for other regions where a request asks for that. `pki` makes the certificates by which nodes know each other. `client` is the
 //! offline-first client library, `leaf` what it and a node say to each other, `cli` the command
 //! line.
 
@@ -16,6 +16,7 @@ mod cbor;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+pub mod consistency;
 pub mod document;
 pub mod error;
 mod file;

@@ -20,6 +20,7 @@ use tracing::{Instrument, info};
 use uuid::Uuid;
 
 use crate::api::{self, ApiState, Sources};
+use crate::consistency::Consistency;
 use crate::document::{
     Collections, Documents, Doorbell, NodeClock, OwnerQueues, Owners, Redecider, Retention,
     Setting, WallClock, owner_queues,
@@ -291,12 +292,14 @@ impl Node {
         let journal = parts.storage.journal.clone();
         let documents = parts.storage.documents.clone();
         let bell = parts.storage.bell.clone();
+        let consistency = Consistency::new(settings.region.clone(), handle.clone());
         let sources = Sources {
             conflicts: Conflicts::new(journal.clone(), documents.clone(), bell),
             documents: documents.clone(),
             changes: parts.changes.clone(),
             peers: handle.status(),
             clock: parts.storage.clock.clone(),
+            consistency: consistency.clone(),
             origin: Box::new(move || journal.origin()),
         };
         let (edge_stop, mut stopped) = watch::channel(false);
@@ -307,6 +310,7 @@ impl Node {
         let mut edge = JoinSet::new();
         edge.spawn(api::serve(listener, ApiState::new(settings, sources), stop).in_current_span());
         let mut chores = JoinSet::new();
+        chores.spawn(consistency.run().in_current_span());
         chores.spawn(Redecider::new(documents.clone()).run().in_current_span());
         let peers = settings.regions.len().saturating_sub(1);
         chores.spawn(Retention::new(documents, peers).run().in_current_span());
@@ -383,7 +387,7 @@ impl Node {
                 edge_failure(ended).unwrap_or_else(|| failed("the HTTP edge ended"))
             }
             error = self.parts.transport.wait() => error,
-            Some(_) = self.chores.join_next() => failed("the retention of conflicts panicked"),
+            Some(_) = self.chores.join_next() => failed("a chore of the node panicked"),
             () = self.parts.storage.owners.ended() => failed("a document owner panicked"),
         }
     }

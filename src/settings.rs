@@ -76,6 +76,9 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// How long a read with a session token waits for this region to catch up. Default 5 s.
     pub session_wait: Duration,
+    /// How long a request waits for other regions at most, whatever its concern says. Default
+    /// 60 s.
+    pub concern_wait: Duration,
     /// How far clocks may be apart: further ahead no peer moves this node's clock, and a node whose
     /// own clock is further off corrects it. Default 1 s.
     pub clock_skew: Duration,
@@ -118,6 +121,7 @@ impl Default for Limits {
             queue: 4_096,
             cache_bytes: 256 << 20,
             session_wait: Duration::from_secs(5),
+            concern_wait: Duration::from_secs(60),
             clock_skew: Duration::from_secs(1),
             conflict_age: Duration::from_secs(90 * 24 * 3_600),
             conflict_rows: 1_000_000,

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::document::{CollectionSettings, NamedFlip, Redecided, SettingsWritten, Simulation};
 
+use super::consistency::Concern;
 use super::documents::expect_json;
 use super::precondition::{self, Conditions, Verdict};
 use super::request::{Query, author, no_query, set_collection};
@@ -91,10 +92,13 @@ pub(super) async fn delete(state: ApiState, request: Request) -> Answer {
     let name = target(parts.uri.path(), Method::Settings)?;
     let author = author(&parts.headers)?;
     let precondition = Conditions::parse(&parts.headers)?.for_write()?;
+    let concern = Concern::of(&state, &parts.headers)?;
     drop(body);
     session::catch_up(&state, &parts.headers).await?;
     let written = state.documents().reset_settings(name, author, precondition, wait).await?;
-    Ok(written_reply(&written))
+    let mut response = written_reply(&written);
+    concern.fulfil(&state, &written.position, &mut response).await;
+    Ok(response)
 }
 
 async fn with_body(state: ApiState, request: Request, method: Method) -> Answer {
@@ -115,10 +119,13 @@ async fn set(state: &ApiState, parts: &Parts, body: &mut Body) -> Answer {
     expect_json(&parts.headers)?;
     let author = author(&parts.headers)?;
     let precondition = Conditions::parse(&parts.headers)?.for_write()?;
+    let concern = Concern::of(state, &parts.headers)?;
     session::catch_up(state, &parts.headers).await?;
     let policies = policies(state, body).await?;
-    let set = state.documents().set_settings(name, &policies, author, precondition, wait);
-    Ok(written_reply(&set.await?))
+    let set = state.documents().set_settings(name, &policies, author, precondition, wait).await?;
+    let mut response = written_reply(&set);
+    concern.fulfil(state, &set.position, &mut response).await;
+    Ok(response)
 }
 
 async fn simulate(state: &ApiState, parts: &Parts, body: &mut Body) -> Answer {

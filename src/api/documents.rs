@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::document::{Document, Write, Written};
 
+use super::consistency::Concern;
 use super::error::Problem;
 use super::precondition::{self, Conditions, Verdict};
 use super::request::{
@@ -94,10 +95,13 @@ pub(super) async fn delete(state: ApiState, request: Request) -> Answer {
     let name = document_name(parts.uri.path())?;
     let author = author(&parts.headers)?;
     let precondition = Conditions::parse(&parts.headers)?.for_write()?;
+    let concern = Concern::of(&state, &parts.headers)?;
     drop(body);
     session::catch_up(&state, &parts.headers).await?;
     let written = state.documents().write(name, Write::Delete, author, precondition).await?;
-    Ok(written_reply(&parts.headers, parts.uri.path(), &written))
+    let mut response = written_reply(&parts.headers, parts.uri.path(), &written);
+    concern.fulfil(&state, &written.position, &mut response).await;
+    Ok(response)
 }
 
 async fn write(
@@ -124,13 +128,16 @@ async fn take(
     let format = format(&parts.headers)?;
     let author = author(&parts.headers)?;
     let precondition = Conditions::parse(&parts.headers)?.for_write()?;
+    let concern = Concern::of(state, &parts.headers)?;
     // Before the body, so that a waiting request holds none of the bytes in flight.
     session::catch_up(state, &parts.headers).await?;
     let payload = state.intake().json(body).await?;
     let write = format.write(payload.value)?;
     let written = state.documents().write(name, write, author, precondition).await?;
     drop(payload.held);
-    Ok(written_reply(&parts.headers, parts.uri.path(), &written))
+    let mut response = written_reply(&parts.headers, parts.uri.path(), &written);
+    concern.fulfil(state, &written.position, &mut response).await;
+    Ok(response)
 }
 
 /// What the body of a write holds.

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::document::{ConflictFilter, Document, Point};
 
 use super::conflicts::{ConflictJson, NOTE_BYTES};
+use super::consistency::Concern;
 use super::documents::{self, expect_json};
 use super::ledger::parse_time;
 use super::precondition::Conditions;
@@ -160,13 +161,16 @@ async fn take_back(state: &ApiState, parts: &Parts, body: &mut Body) -> Answer {
     expect_json(&parts.headers)?;
     let author = author(&parts.headers)?;
     let precondition = Conditions::parse(&parts.headers)?.for_write()?;
+    let concern = Concern::of(state, &parts.headers)?;
     session::catch_up(state, &parts.headers).await?;
     let payload = state.intake().json(body).await?;
     let (to, note) = reversion(payload.value)?;
     drop(payload.held);
     let written = state.documents().revert(&name, to, note, author, precondition).await?;
     let location = path.replacen("/revert/", "/docs/", 1);
-    Ok(documents::written_reply(&parts.headers, &location, &written))
+    let mut response = documents::written_reply(&parts.headers, &location, &written);
+    concern.fulfil(state, &written.position, &mut response).await;
+    Ok(response)
 }
 
 /// Reads the body of a reversion.

@@ -3,6 +3,7 @@
 //! Every figure is read from where it is kept when it is asked for; nothing is counted twice.
 
 use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
 
 use anabranch_crdt::clock::ClockOffset;
 use axum::body::Body;
@@ -11,6 +12,7 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
+use crate::consistency::Lag;
 use crate::document::ClockStatus;
 use crate::replication::PeerStatus;
 
@@ -25,6 +27,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
         region: state.0.region.as_str(),
         clock: state.0.sources.clock.status(),
         peers: &peers,
+        consistency: Concerns::of(&state),
     };
     let mut response = Response::new(Body::from(figures.expose()));
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
@@ -36,6 +39,34 @@ struct Figures<'a> {
     region: &'a str,
     clock: ClockStatus,
     peers: &'a [PeerStatus],
+    consistency: Concerns,
+}
+
+/// What requests asked of other regions, and whether they got it.
+#[derive(Debug, Default)]
+struct Concerns {
+    writes_met: u64,
+    writes_unmet: u64,
+    reads_met: u64,
+    reads_unmet: u64,
+    /// `None` while some region was never heard.
+    lag: Option<f64>,
+}
+
+impl Concerns {
+    fn of(state: &ApiState) -> Self {
+        let counts = state.consistency().counts();
+        Self {
+            writes_met: counts.writes_met.load(Ordering::Relaxed),
+            writes_unmet: counts.writes_unmet.load(Ordering::Relaxed),
+            reads_met: counts.reads_met.load(Ordering::Relaxed),
+            reads_unmet: counts.reads_unmet.load(Ordering::Relaxed),
+            lag: match state.consistency().lag() {
+                Lag::Known(lag) => Some(lag.as_secs_f64()),
+                Lag::Unknown => None,
+            },
+        }
+    }
 }
 
 impl Figures<'_> {
@@ -43,6 +74,7 @@ impl Figures<'_> {
         let mut text = Exposition(String::new());
         self.expose_clock(&mut text);
         self.expose_replication(&mut text);
+        self.expose_consistency(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -99,6 +131,23 @@ impl Figures<'_> {
             "Entries that the region has, as far as known, and this node has not.",
             |peer| Some(peer.entries_missing),
         );
+    }
+
+    fn expose_consistency(&self, text: &mut Exposition) {
+        let asked = &self.consistency;
+        let name = "anabranch_concerned_writes_total";
+        text.family(name, "counter", "Writes that asked for more regions than this one.");
+        text.sample(name, &[("outcome", "met")], asked.writes_met);
+        text.sample(name, &[("outcome", "unmet")], asked.writes_unmet);
+        let name = "anabranch_majority_reads_total";
+        text.family(name, "counter", "Requests that asked for what a majority of regions has.");
+        text.sample(name, &[("outcome", "met")], asked.reads_met);
+        text.sample(name, &[("outcome", "refused")], asked.reads_unmet);
+        let name = "anabranch_data_lag_seconds";
+        text.family(name, "gauge", "How old the data of the slowest region may be here.");
+        if let Some(lag) = asked.lag {
+            text.sample(name, &[], lag);
+        }
     }
 
     /// Adds a gauge with one sample for each peer that has it.
@@ -182,7 +231,14 @@ mod tests {
             clamped: 7,
             warnings: [(peer.region.clone(), 4)].into(),
         };
-        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent] };
+        let consistency = Concerns {
+            writes_met: 5,
+            writes_unmet: 1,
+            reads_met: 2,
+            reads_unmet: 0,
+            lag: Some(0.5),
+        };
+        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent], consistency };
         let text = figures.expose();
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let build = format!(
@@ -204,6 +260,11 @@ mod tests {
             "anabranch_replication_seconds_behind{peer_region=\"us-east\"} 1.5",
             "anabranch_replication_entries_missing{peer_region=\"ap-south\"} 3",
             "anabranch_replication_entries_missing{peer_region=\"us-east\"} 3",
+            "anabranch_concerned_writes_total{outcome=\"met\"} 5",
+            "anabranch_concerned_writes_total{outcome=\"unmet\"} 1",
+            "anabranch_majority_reads_total{outcome=\"met\"} 2",
+            "anabranch_majority_reads_total{outcome=\"refused\"} 0",
+            "anabranch_data_lag_seconds 0.5",
             &build,
         ];
         assert_eq!(samples, expected);

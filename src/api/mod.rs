@@ -5,13 +5,14 @@
 //! No body is ever logged.
 //!
 //! The routes are described by the OpenAPI document that `GET /v1/openapi.json` serves; a test
-//! keeps the two in step. Every reply carries `Region`; every error is `application/problem+json`
+//! keeps the two in step. Every reply carries `Region` and `Data-Lag`; every error is `application/problem+json`
 //! (RFC 9457) with a stable code.
 
 mod body;
 mod changes;
 mod collections;
 mod conflicts;
+mod consistency;
 mod documents;
 mod error;
 mod history;
@@ -39,6 +40,7 @@ use axum::routing::{MethodFilter, on};
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use crate::consistency::Consistency;
 use crate::document::{Documents, NodeClock};
 use crate::replication::PeerStatus;
 use crate::settings::{Limits, RegionSettings, Settings};
@@ -59,6 +61,8 @@ pub struct Sources {
     pub conflicts: Conflicts,
     /// What replication knows of the other regions.
     pub peers: watch::Receiver<Arc<Vec<PeerStatus>>>,
+    /// What waits for other regions.
+    pub consistency: Consistency,
     /// The node's clock.
     pub clock: NodeClock,
     /// Tells the present origin of this node, which may change while it runs.
@@ -108,6 +112,10 @@ impl ApiState {
 
     fn documents(&self) -> &Documents {
         &self.0.sources.documents
+    }
+
+    fn consistency(&self) -> &Consistency {
+        &self.0.sources.consistency
     }
 
     fn limits(&self) -> &Limits {
@@ -260,8 +268,8 @@ const REVERT: &str = "/v1/revert/{collection}/{key}";
 
 type Answer = Result<Response, Problem>;
 
-/// Makes a function of state and request an axum handler that puts `Region` on every reply,
-/// errors included.
+/// Makes a function of state and request an axum handler that puts `Region` and `Data-Lag` on
+/// every reply, errors included.
 #[derive(Clone)]
 struct Endpoint<F>(F);
 
@@ -276,10 +284,13 @@ where
         Box::pin(async move {
             let traced = tracing::enabled!(tracing::Level::TRACE)
                 .then(|| (request.method().clone(), request.uri().path().to_owned()));
-            let region = state.0.region_header.clone();
-            let answer = (self.0)(state, request).await;
+            let token = request.headers().get(reply::SESSION_TOKEN).cloned();
+            let answer = (self.0)(state.clone(), request).await;
             let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-            response.headers_mut().insert(reply::REGION, region);
+            session::complete(&state, token.as_ref(), &mut response);
+            let headers = response.headers_mut();
+            headers.insert(reply::REGION, state.0.region_header.clone());
+            consistency::set_lag(&state, headers);
             if let Some((method, path)) = traced {
                 tracing::trace!(%method, path, status = response.status().as_u16(), "answered");
             }

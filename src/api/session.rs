@@ -1,24 +1,32 @@
-//! Session tokens on requests: a client that hands one back is answered from a state that
-//! includes it, or told how far behind this region is.
+//! What a request wants its answer to reflect, whatever it asks for: its session token, a majority
+//! of the regions, data that is not too old. It is answered from such a state, or told why not.
 
 use std::time::Duration;
 
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
 use serde_json::Value;
 
 use crate::error::ErrorKind;
 
 use super::error::Problem;
 use super::reply::SESSION_TOKEN;
-use super::{ApiState, request};
+use super::{ApiState, consistency, reply, request};
 
 /// Lowers the bound of the wait; milliseconds.
 const SESSION_WAIT: HeaderName = HeaderName::from_static("session-wait");
 
-/// Waits until this region has what the request's session token includes.
+/// Waits until this region has what the request wants its answer to reflect.
 pub(super) async fn catch_up(state: &ApiState, headers: &HeaderMap) -> Result<(), Problem> {
+    catch_up_with_token(state, headers).await?;
+    consistency::majority(state, headers).await?;
+    consistency::not_too_old(state, headers)
+}
+
+/// Waits until this region has what the request's session token includes.
+async fn catch_up_with_token(state: &ApiState, headers: &HeaderMap) -> Result<(), Problem> {
     if !headers.contains_key(SESSION_TOKEN) {
         return Ok(());
     }
@@ -31,6 +39,27 @@ pub(super) async fn catch_up(state: &ApiState, headers: &HeaderMap) -> Result<()
             Err(Problem::from(error).with_member("behind", Value::from(behind)))
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Adds the session token to a refusal that tells what is in this region: a client that goes on
+/// elsewhere must see no older state there. Not where this region is behind the client's own
+/// token, which a client that keeps only the latest one would lose.
+pub(super) fn complete(state: &ApiState, asked: Option<&HeaderValue>, response: &mut Response) {
+    let tells = matches!(
+        response.status(),
+        StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED
+    );
+    if !tells || response.headers().contains_key(SESSION_TOKEN) {
+        return;
+    }
+    let position = state.documents().position();
+    let included = |token: &HeaderValue| {
+        let vector = token.to_str().ok().and_then(|token| token::decode(token).ok());
+        vector.is_some_and(|vector| position.vector.includes(&vector))
+    };
+    if asked.is_none_or(included) {
+        reply::set_session(response.headers_mut(), &position);
     }
 }
 
@@ -67,7 +96,6 @@ fn bad_token(detail: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
     use axum::response::IntoResponse;
 
     use super::*;

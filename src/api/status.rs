@@ -68,6 +68,7 @@ pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
         ("cache_bytes", bytes(limits.cache_bytes)),
         ("changes_warning", limits.changes_warning),
         ("clock_skew_ms", millis(limits.clock_skew)),
+        ("concern_wait_ms", millis(limits.concern_wait)),
         ("conflict_age_ms", millis(limits.conflict_age)),
         ("conflict_rows", limits.conflict_rows),
         ("collection_bytes", bytes(MAX_COLLECTION_BYTES)),

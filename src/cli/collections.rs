@@ -8,7 +8,6 @@ use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::author::AuthorArgs;
 use super::conflicts::Policy;
 use super::doc::{read_file, take_list};
 use super::http::{Call, Client, NodeArgs, Reply};
@@ -16,6 +15,8 @@ use super::output::{
     Format, note, plural, print, print_json, printable, render_table, shorten, terminal_width,
     thousands,
 };
+use super::reading::ReadingArgs;
+use super::writing::WritingArgs;
 use crate::cli::Failure;
 
 /// Shows and changes how collections resolve conflicts
@@ -45,6 +46,9 @@ struct ListArgs {
     output: Format,
 
     #[command(flatten)]
+    reading: ReadingArgs,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
@@ -61,6 +65,9 @@ struct GetArgs {
     /// How to print
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
+
+    #[command(flatten)]
+    reading: ReadingArgs,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -87,7 +94,7 @@ struct SetArgs {
     edit: EditArgs,
 
     #[command(flatten)]
-    author: AuthorArgs,
+    writing: WritingArgs,
 
     /// How to print
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
@@ -256,7 +263,8 @@ fn path(collection: &CollectionName) -> String {
 }
 
 async fn list(args: ListArgs) -> Result<(), Failure> {
-    let mut body = Client::new(&args.node).send(Call::get("/v1/collections")).await?.json()?;
+    let mut client = args.reading.client(&args.node)?;
+    let mut body = client.send(Call::get("/v1/collections")).await?.json()?;
     let found = take_list(&mut body, "collections")?;
     if args.output == Format::Json {
         return print_json(&Value::Array(found));
@@ -287,7 +295,8 @@ fn list_table(collections: &[Collection], width: Option<u16>) -> String {
 }
 
 async fn get(args: GetArgs) -> Result<(), Failure> {
-    let reply = Client::new(&args.node).send(Call::get(path(&args.collection))).await?;
+    let mut client = args.reading.client(&args.node)?;
+    let reply = client.send(Call::get(path(&args.collection))).await?;
     match args.output {
         Format::Json => print_json(&reply.json()?),
         Format::Table => print(table(&read(reply.json()?)?, terminal_width())),
@@ -345,12 +354,13 @@ async fn set(args: SetArgs) -> Result<(), Failure> {
     let call = Call::new(Method::PUT, path(&args.collection))
         .header("if-match", etag.as_deref())?
         .body("application/json", settings.to_string());
-    let value = client.send(args.author.or_account().sign(call)?).await?.json()?;
+    let value = client.send(args.writing.or_account().sign(call)?).await?.json()?;
     note(set_summary(&args.collection, &value));
     match args.output {
-        Format::Json => print_json(&value),
-        Format::Table => print(table(&read(value)?, terminal_width())),
+        Format::Json => print_json(&value)?,
+        Format::Table => print(table(&read(value)?, terminal_width()))?,
     }
+    client.far_enough()
 }
 
 /// Says what the new settings decided in another way.

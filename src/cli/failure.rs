@@ -27,6 +27,9 @@ pub enum Failure {
     /// The node cannot be reached, or does not answer in time.
     #[error("{0}")]
     Unreachable(String),
+    /// What was written is not durable in as many regions in time as the caller asked for.
+    #[error("{0}")]
+    NotFarEnough(String),
     /// A signal stopped the command before it was done.
     #[error("interrupted")]
     Interrupted,
@@ -46,6 +49,7 @@ impl Failure {
             Self::NotFound(_) => 3,
             Self::ConflictsPresent | Self::WouldFlip => 4,
             Self::Unreachable(_) => 5,
+            Self::NotFarEnough(_) => 6,
             Self::Interrupted => 130,
         }
     }
@@ -59,6 +63,7 @@ impl Failure {
             | Self::Usage(_)
             | Self::NotFound(_)
             | Self::Unreachable(_)
+            | Self::NotFarEnough(_)
             | Self::Interrupted => false,
         }
     }
@@ -113,4 +118,5 @@ Exit codes:
   3    not found
   4    with --exit-code: open conflicts are present, or other values would win
   5    the node cannot be reached, or does not answer in time
+  6    with --write-concern: written, but not in time where it was wanted
   130  interrupted";

@@ -106,10 +106,7 @@ impl Call {
         value: Option<&str>,
     ) -> Result<Self, Failure> {
         if let Some(value) = value {
-            let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
-                Failure::Usage(format!("the value for {name} has characters that no header takes"))
-            })?;
-            self.headers.insert(name, value);
+            self.headers.insert(name, header_value(name, value)?);
         }
         Ok(self)
     }
@@ -200,6 +197,10 @@ pub(crate) struct Client {
     timeout: Duration,
     sender: Option<SendRequest<Full<Bytes>>>,
     connection: JoinSet<()>,
+    /// Added to every request.
+    headers: HeaderMap,
+    /// Where the last write is that did not get as far as it was asked to.
+    short: Option<String>,
 }
 
 impl Client {
@@ -210,7 +211,32 @@ impl Client {
             timeout: node.timeout,
             sender: None,
             connection: JoinSet::new(),
+            headers: HeaderMap::new(),
+            short: None,
         }
+    }
+
+    /// Adds a header to every request, if there is a value.
+    ///
+    /// # Errors
+    /// `Usage` if the value cannot stand in a header.
+    pub(crate) fn with_header(
+        mut self,
+        name: &'static str,
+        value: Option<&str>,
+    ) -> Result<Self, Failure> {
+        if let Some(value) = value {
+            self.headers.insert(name, header_value(name, value)?);
+        }
+        Ok(self)
+    }
+
+    /// Fails if a write since the last call did not get as far in time as it was asked to.
+    ///
+    /// # Errors
+    /// `NotFarEnough`, saying where the write is.
+    pub(crate) fn far_enough(&mut self) -> Result<(), Failure> {
+        self.short.take().map_or(Ok(()), |regions| Err(not_far_enough(&regions)))
     }
 
     /// Sends a request and returns a success.
@@ -249,7 +275,7 @@ impl Client {
         let limit = self.timeout;
         let silent = Failure::Unreachable(format!("{} did not answer within {limit:?}", self.url));
         let begin = async {
-            let request = call.request(&self.url.authority())?;
+            let request = self.request(&call)?;
             let mut sender = self.dial().await?;
             let response =
                 sender.send_request(request).await.map_err(|error| self.broken(&error))?;
@@ -266,8 +292,14 @@ impl Client {
         }))
     }
 
-    async fn attempt(&mut self, call: &Call) -> Result<Reply, Failure> {
+    fn request(&self, call: &Call) -> Result<Request<Full<Bytes>>, Failure> {
         let mut request = call.request(&self.url.authority())?;
+        request.headers_mut().extend(self.headers.clone());
+        Ok(request)
+    }
+
+    async fn attempt(&mut self, call: &Call) -> Result<Reply, Failure> {
+        let mut request = self.request(call)?;
         let kept = self.sender.take().filter(|sender| !sender.is_closed());
         if let Some(mut sender) = kept {
             match sender.try_send_request(request).await {
@@ -314,6 +346,10 @@ impl Client {
             Failure::General(format!("the answer of {} cannot be read: {error}", self.url))
         })?;
         self.sender = Some(sender);
+        let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
+        if text("write-concern").is_some_and(|outcome| outcome.ends_with("; unmet")) {
+            self.short = Some(text("acked-regions").unwrap_or("-").to_owned());
+        }
         Ok(Reply { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 
@@ -321,6 +357,20 @@ impl Client {
         let cause = super::failure::with_sources(error);
         Failure::Unreachable(format!("the connection to {} broke: {cause}", self.url))
     }
+}
+
+/// Says where a write is that did not get as far as it was asked to.
+pub(crate) fn not_far_enough(regions: &str) -> Failure {
+    Failure::NotFarEnough(format!(
+        "written, but in time only known to be durable in {regions}; it stays written, and \
+         reaches the other regions when they can be reached"
+    ))
+}
+
+fn header_value(name: &str, value: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+        Failure::Usage(format!("the value for {name} has characters that no header takes"))
+    })
 }
 
 /// An answer that comes line by line.

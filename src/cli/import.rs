@@ -14,12 +14,12 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::author::AuthorArgs;
 use super::doc::document_path;
 use super::http::{Call, Client, NodeArgs};
 use super::output::{note, plural, thousands};
 use super::progress::Progress;
 use super::signals::Signals;
+use super::writing::WritingArgs;
 use crate::cli::Failure;
 
 /// Writes the documents of a JSON lines file into a collection
@@ -52,7 +52,7 @@ pub(crate) struct ImportArgs {
     dry_run: bool,
 
     #[command(flatten)]
-    author: AuthorArgs,
+    writing: WritingArgs,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -108,7 +108,7 @@ async fn import(
     for _ in 0..args.requests {
         let (lane, jobs) = mpsc::channel(LANE);
         let client = (!args.dry_run).then(|| Client::new(&args.node));
-        tasks.spawn(work(jobs, client, args.author.clone(), report.clone()));
+        tasks.spawn(work(jobs, client, args.writing.clone(), report.clone()));
         lanes.push(lane);
     }
     let parser = Parser { collection: args.collection.clone(), key_field: args.key_field.clone() };
@@ -147,6 +147,8 @@ struct Report {
 enum Outcome {
     Created,
     Updated,
+    /// Written, but not in time where it was wanted.
+    Short,
     Checked,
     Blank,
     Bad(String),
@@ -156,12 +158,12 @@ enum Outcome {
 async fn work(
     mut jobs: mpsc::Receiver<Job>,
     mut client: Option<Client>,
-    author: AuthorArgs,
+    writing: WritingArgs,
     to: mpsc::Sender<Report>,
 ) {
     while let Some(job) = jobs.recv().await {
         let outcome = match &mut client {
-            Some(client) => write(client, &job, &author).await,
+            Some(client) => write(client, &job, &writing).await,
             None => Outcome::Checked,
         };
         if to.send(Report { line: job.line, bytes: job.bytes, outcome }).await.is_err() {
@@ -171,12 +173,12 @@ async fn work(
 }
 
 /// Writes a document, and asks again a few times where the node is busy.
-async fn write(client: &mut Client, job: &Job, author: &AuthorArgs) -> Outcome {
+async fn write(client: &mut Client, job: &Job, writing: &WritingArgs) -> Outcome {
     let call = Call::new(Method::PUT, document_path(&job.name))
         .body("application/json", job.body.clone())
         // The documents are known here: no need to have them sent back.
         .header("prefer", Some("return=minimal"));
-    let call = match call.and_then(|call| author.sign(call)) {
+    let call = match call.and_then(|call| writing.sign(call)) {
         Ok(call) => call,
         Err(failure) => return Outcome::Failed(failure),
     };
@@ -189,6 +191,9 @@ async fn write(client: &mut Client, job: &Job, author: &AuthorArgs) -> Outcome {
         let busy = matches!(reply.status.as_u16(), 429 | 503);
         if !busy || attempt == ATTEMPTS {
             let created = reply.status.as_u16() == 201;
+            if client.far_enough().is_err() {
+                return Outcome::Short;
+            }
             return match reply.success() {
                 Ok(_) if created => Outcome::Created,
                 Ok(_) => Outcome::Updated,
@@ -332,11 +337,12 @@ struct Tally {
     updated: u64,
     checked: u64,
     bad: u64,
+    short: u64,
 }
 
 impl Tally {
     fn new(file: PathBuf, keep_going: bool) -> Self {
-        Self { file, keep_going, created: 0, updated: 0, checked: 0, bad: 0 }
+        Self { file, keep_going, created: 0, updated: 0, checked: 0, bad: 0, short: 0 }
     }
 
     /// Counts a line, and returns what should be said about it.
@@ -345,6 +351,7 @@ impl Tally {
         match report.outcome {
             Outcome::Created => self.created += 1,
             Outcome::Updated => self.updated += 1,
+            Outcome::Short => self.short += 1,
             Outcome::Checked => self.checked += 1,
             Outcome::Blank => {}
             Outcome::Bad(message) => {
@@ -372,6 +379,13 @@ impl Tally {
     }
 
     fn outcome(&self) -> Result<(), Failure> {
+        if self.bad == 0 && self.short > 0 {
+            let message = format!(
+                "{} written, but not in time where they were wanted; they stay written",
+                plural(self.short, "document")
+            );
+            return Err(Failure::NotFarEnough(message));
+        }
         if self.bad == 0 {
             return Ok(());
         }

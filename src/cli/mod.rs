@@ -1,7 +1,6 @@
 //! The command line: one file per subcommand. What a command prints as data goes to stdout,
 //! messages go to stderr, and the exit code says how it went.
 
-mod author;
 mod bench;
 mod collections;
 mod config;
@@ -17,11 +16,13 @@ mod output;
 mod panes;
 pub mod pki;
 mod progress;
+mod reading;
 mod regions;
 mod serve;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 use clap::{Parser, Subcommand};
 

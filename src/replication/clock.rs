@@ -52,6 +52,13 @@ impl PeerClock {
         self.samples.iter().rev().min_by_key(|sample| sample.round_trip).copied()
     }
 
+    /// Returns when, on the monotonic clock here, the peer's wall clock showed `wall`; `None` before
+    /// it was measured.
+    pub(super) fn moment(&self, wall: Timestamp) -> Option<Duration> {
+        let since = signed(wall.0).saturating_sub(self.best()?.zero);
+        Some(Duration::from_micros(u64::try_from(since).unwrap_or_default()))
+    }
+
     /// Returns how far the peer's wall clock is ahead of the own one now.
     pub(super) fn measured(&self, now: Now) -> Option<MeasuredClock> {
         let best = self.best()?;

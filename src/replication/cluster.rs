@@ -5,6 +5,7 @@
 //! more, never less, unless its disk was rolled back and it has not yet said so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
@@ -48,8 +49,12 @@ pub struct RegionView {
     pub origin: Option<Origin>,
     /// What is durable there, as far as known here. The own region's is what is durable here.
     pub held: Arc<VersionVector>,
-    /// What its wall clock showed when it last said what it has, uncorrected; `None` if never.
+    /// When it last said what it has, by the wall clock of this node; `None` if never since this
+    /// node started.
     pub as_of: Option<Timestamp>,
+    /// Up to when this node has everything that the region had admitted, on the monotonic clock
+    /// of this process; `None` if that is not known.
+    pub current: Option<Duration>,
 }
 
 /// What this node knows of every region, its own included.
@@ -101,19 +106,31 @@ impl Replication {
             origin: Some(self.origin),
             held: Arc::new(self.durable.clone()),
             as_of: Some(now.wall),
+            current: Some(now.monotonic),
+        };
+        let ago = |moment: Duration| {
+            let ago = now.monotonic.saturating_sub(moment).as_micros();
+            Timestamp(now.wall.0.saturating_sub(u64::try_from(ago).unwrap_or(u64::MAX)))
         };
         let peers = self.peers.iter().map(|(region, peer)| {
-            let link = peer.link.as_ref();
+            let row = self.rows.get(region);
             RegionView {
                 region: region.clone(),
                 state: MemberState::Active,
-                connected: link.is_some(),
-                origin: link.and_then(|link| link.origin),
-                held: Arc::new(peer.known.clone()),
-                as_of: None,
+                connected: peer.link.is_some(),
+                origin: row.map(|row| row.origin),
+                held: row.map(|row| Arc::clone(&row.held)).unwrap_or_default(),
+                as_of: row.and_then(|row| row.as_of).map(ago),
+                current: row.and_then(|row| row.current),
             }
         });
         ClusterView { regions: std::iter::once(own).chain(peers).collect() }
+    }
+
+    /// Returns the regions that majorities count, this node's own included.
+    pub(super) fn voters(&self) -> Vec<RegionName> {
+        let own = std::iter::once(&self.settings.region);
+        own.chain(self.peers.keys()).cloned().collect()
     }
 
     /// Returns a number that grows whenever [`Replication::cluster`] has something new to say.
@@ -141,6 +158,7 @@ mod tests {
             origin: None,
             held: Arc::new(held.iter().map(dot).collect()),
             as_of: None,
+            current: None,
         }
     }
 

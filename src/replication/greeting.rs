@@ -21,6 +21,7 @@ impl Replication {
         if let Some(peer) = self.peers.get_mut(&region) {
             peer.link = Some(Link::new(id, turn.monotonic()));
         }
+        self.knowledge += 1;
         self.send_hello(&region, turn);
     }
 
@@ -38,7 +39,9 @@ impl Replication {
             peer.last_error = Some(reason);
         }
         self.reads.retain(|_, reading| reading.link != id);
+        self.forget_relays(id);
         self.abandon_pulls(id, turn);
+        self.knowledge += 1;
         self.hasten_digests(turn);
     }
 
@@ -59,16 +62,17 @@ impl Replication {
             return self.close(id, reason, turn);
         }
         self.name_origin(hello.origin, region, turn);
-        self.learn_names(hello.names, turn);
+        self.learn_names(hello.names.clone(), turn);
         let own = self.origin;
         let Some(peer) = self.peers.get_mut(region) else { return };
         let Some(link) = peer.link.as_mut() else { return };
         let before = link.origin.replace(hello.origin);
-        link.direct = hello.direct.into_iter().collect();
+        link.direct = hello.direct.iter().copied().collect();
         if before.is_none() {
             peer.known = VersionVector::new();
             link.window.restart(hello.vector.sequence(own));
         }
+        self.learn_hello(region, &hello, before.is_none(), turn);
         self.learn(region, &hello.vector, turn);
         if before.is_some() && !hello.heard {
             self.send_hello(region, turn);
@@ -87,13 +91,16 @@ impl Replication {
         turn: &mut Turn<'_>,
     ) {
         if let Some(link) = self.link_mut(region) {
-            link.direct = digest.direct.into_iter().collect();
+            let before = std::mem::replace(&mut link.direct, digest.direct.into_iter().collect());
+            let lost = before.difference(&link.direct).copied().collect();
+            self.make_up_for(region, &lost);
         }
         if digest.clock > Timestamp::default() {
             turn.effects.push(Effect::ObserveClock { seen: digest.clock });
         }
         if let Some(reading) = digest.reading {
             self.handle_reading(region, reading, turn);
+            self.learn_moment(region, reading.wall, &digest.vector, turn);
         }
         self.learn(region, &digest.vector, turn);
         let due = self.grace(turn);
@@ -106,6 +113,8 @@ impl Replication {
     /// Goes on as a new origin; the old one is from now on one of many.
     pub(super) fn handle_renewed(&mut self, origin: Origin, turn: &mut Turn<'_>) {
         self.origin = origin;
+        self.restamp();
+        self.knowledge += 1;
         self.renewing = false;
         self.recent.clear();
         self.samples = Samples::new(self.durable.sequence(origin));
@@ -158,6 +167,7 @@ impl Replication {
             names: self.names.iter().map(|(&origin, name)| (origin, name.clone())).collect(),
             direct,
             heard: false,
+            stamp: self.stamp,
         };
         let Some(link) = self.link_mut(region) else { return };
         hello.heard = link.origin.is_some();
@@ -178,6 +188,13 @@ impl Replication {
         digest.reading = Some(clock::reading(link.heard_mark, turn.now));
         link.schedule_digest(turn.now.monotonic, interval);
         turn.send(link.id, Frame::Digest(digest).encode());
+        self.send_rows(region, turn);
+    }
+
+    /// Sends every greeted peer another hello, because this node is not whom they know.
+    pub(super) fn introduce_anew(&mut self, turn: &mut Turn<'_>) {
+        let greeted: Vec<RegionName> = self.greeted().map(|(name, ..)| name.clone()).collect();
+        greeted.iter().for_each(|region| self.send_hello(region, turn));
     }
 
     fn hasten_digests(&mut self, turn: &Turn<'_>) {

@@ -1,6 +1,6 @@
 //! Entries that come in: append them without gaps, acknowledge what is durable, pass it on.
 
-use anabranch_crdt::entry::Entry;
+use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 use anabranch_crdt::version::VersionVector;
 
@@ -37,6 +37,7 @@ impl Replication {
         if let Some(peer) = self.peers.get_mut(region) {
             peer.known.raise(origin, last);
         }
+        self.learn_row(region, &VersionVector::from_iter([Dot { origin, sequence: last }]), turn);
         if origin == self.origin {
             if last > self.durable.sequence(origin) {
                 self.ask_for_origin(turn);

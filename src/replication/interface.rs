@@ -86,22 +86,16 @@ pub enum Input {
         /// The new origin.
         origin: Origin,
     },
+    /// A reader wants to know what is durable in a majority of the regions from now on; answered
+    /// by [`Effect::Asked`].
+    Ask {
+        /// To answer with; chosen by who asks.
+        ticket: Ticket,
+        /// How long to wait for answers.
+        wait: Duration,
+    },
     /// The moment that [`super::Replication::poll_timeout`] named has come.
     Timeout,
-}
-
-impl Input {
-    /// Tells whether it may change what is known of the regions.
-    pub(super) fn may_teach(&self) -> bool {
-        match self {
-            Self::Connected { .. }
-            | Self::Disconnected { .. }
-            | Self::Frame { .. }
-            | Self::Committed { .. }
-            | Self::Renewed { .. } => true,
-            Self::Appended { .. } | Self::Read { .. } | Self::Timeout => false,
-        }
-    }
 }
 
 /// What to do.
@@ -155,6 +149,14 @@ pub enum Effect {
     ObserveClock {
         /// The peer's timestamp.
         seen: Timestamp,
+    },
+    /// An [`Input::Ask`] is answered.
+    Asked {
+        /// Its ticket.
+        ticket: Ticket,
+        /// Everything that was durable in the regions of a majority when they answered, this one
+        /// included; or the regions that have not answered in time.
+        vector: Result<VersionVector, Vec<RegionName>>,
     },
     /// A peer knows more of this node's origin than the journal does: take a new origin before
     /// anything more is admitted, and answer with [`Input::Renewed`].

@@ -31,7 +31,9 @@ pub mod frame;
 mod greeting;
 mod intake;
 mod interface;
+mod knowledge;
 mod peer;
+mod probe;
 mod samples;
 
 use std::collections::BTreeMap;
@@ -44,12 +46,15 @@ use bytes::Bytes;
 
 pub use cluster::{ClusterView, MemberState, RegionView};
 pub use interface::{Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
+pub use knowledge::Stamp;
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
 use frame::Frame;
 use intake::Appending;
+use knowledge::Row;
 use peer::{Link, Peer};
+use probe::Probes;
 use samples::Samples;
 
 /// The state machine of one node.
@@ -64,6 +69,11 @@ pub struct Replication {
     names: BTreeMap<Origin, RegionName>,
     peers: BTreeMap<RegionName, Peer>,
     links: BTreeMap<LinkId, RegionName>,
+    /// What is known of the other regions, linked or not.
+    rows: BTreeMap<RegionName, Row>,
+    /// Of this run of the process.
+    stamp: Stamp,
+    probes: Probes,
     /// The newest own entries, shared by all links that keep up.
     recent: Recent,
     samples: Samples,
@@ -133,6 +143,9 @@ impl Replication {
             names,
             peers: peers.collect(),
             links: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            stamp: Stamp::default(),
+            probes: Probes::default(),
             recent: Recent::default(),
             clock: Timestamp::default(),
             gaps: BTreeMap::new(),
@@ -148,9 +161,7 @@ impl Replication {
     pub fn handle(&mut self, input: Input, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
         self.samples.start(turn.monotonic());
-        if input.may_teach() {
-            self.knowledge += 1;
-        }
+        self.start_stamps(now.wall);
         match input {
             Input::Connected { link, region } => self.handle_connected(link, region, turn),
             Input::Disconnected { link, reason } => self.forget_link(link, reason, turn),
@@ -159,6 +170,7 @@ impl Replication {
             Input::Appended { ticket, error } => self.handle_appended(ticket, error, turn),
             Input::Read { ticket, entries } => self.handle_read(ticket, entries, turn),
             Input::Renewed { origin } => self.handle_renewed(origin, turn),
+            Input::Ask { ticket, wait } => self.handle_ask(ticket, wait, turn),
             Input::Timeout => self.handle_timeout(turn),
         }
         self.start_pulls(turn);
@@ -169,7 +181,8 @@ impl Replication {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
         let links = links.map(|link| link.next_timeout(self.settings.digest_interval));
-        links.chain(self.gaps.values().map(Gap::next_timeout)).min()
+        let gaps = self.gaps.values().map(Gap::next_timeout);
+        links.chain(gaps).chain(self.probes.next_timeout()).min()
     }
 
     /// Returns what is known of every peer region, in the order of the settings.
@@ -217,11 +230,15 @@ impl Replication {
             Frame::Digest(digest) => self.handle_digest(&region, digest, turn),
             Frame::Pull(pull) => self.handle_pull(&region, pull, turn),
             Frame::Names(names) => self.learn_names(names, turn),
+            Frame::Knowledge(knowledge) => self.handle_knowledge(&region, knowledge, turn),
+            Frame::Probe(probe) => self.handle_probe(&region, probe, turn),
+            Frame::ProbeAnswer(answer) => self.handle_answer(&region, answer, turn),
         }
     }
 
     fn handle_committed(&mut self, local: Vec<Entry>, vector: &VersionVector, turn: &mut Turn<'_>) {
         self.durable.merge(vector);
+        self.settle_rows();
         let durable = self.durable.sequence(self.origin);
         self.samples.note(durable, turn.monotonic());
         let own = local.into_iter().filter(|entry| entry.origin == self.origin);
@@ -263,6 +280,8 @@ impl Replication {
         for region in &regions {
             self.check_link(region, turn);
         }
+        self.send_news(turn);
+        self.check_probes(turn);
         self.expire_pulls(turn);
     }
 
@@ -271,6 +290,8 @@ impl Replication {
     fn learn(&mut self, region: &RegionName, vector: &VersionVector, turn: &mut Turn<'_>) {
         let Some(peer) = self.peers.get_mut(region) else { return };
         peer.known.merge(vector);
+        self.learn_row(region, vector, turn);
+        let Some(peer) = self.peers.get_mut(region) else { return };
         let own = peer.known.sequence(self.origin);
         if let Some(link) = peer.link.as_mut() {
             link.window.acknowledge(own);

@@ -8,6 +8,7 @@ use anabranch_crdt::ids::{Origin, Sequence};
 use anabranch_crdt::version::VersionVector;
 
 use super::clock::{Heard, PeerClock};
+use super::knowledge::News;
 use super::{LinkId, ReplicationSettings, Ticket};
 
 /// One region other than this one. It outlives its links.
@@ -36,6 +37,8 @@ pub(super) struct Link {
     /// When the stream may read again after a read that gave nothing.
     pub(super) stream_read_after: Duration,
     pub(super) relayed: Relayed,
+    /// What it is to hear of regions that it has no link to.
+    pub(super) news: News,
     pub(super) inbox: Inbox,
     /// The outstanding append of entries from this link.
     pub(super) append: Option<Ticket>,
@@ -60,6 +63,7 @@ impl Link {
             stream_read: None,
             stream_read_after: Duration::ZERO,
             relayed: Relayed::default(),
+            news: News::default(),
             inbox: Inbox::default(),
             append: None,
             answers: 0,
@@ -73,7 +77,8 @@ impl Link {
     }
 
     pub(super) fn next_timeout(&self, interval: Duration) -> Duration {
-        self.digest_due.min(self.gives_up_at(interval))
+        let due = self.digest_due.min(self.gives_up_at(interval));
+        self.news.due().map_or(due, |news| news.min(due))
     }
 
     /// Returns when the link counts as dead if nothing more is heard.

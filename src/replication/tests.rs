@@ -4,6 +4,9 @@ use anabranch_crdt::ids::DocumentId;
 use super::frame::{Digest, Hello, Pull, encode_batch};
 use super::*;
 
+mod knowledge;
+mod wired;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A node under test, with the peers `b` and `c`, at a time that the test moves.
@@ -107,6 +110,7 @@ fn done(effect: Effect) -> Option<Done> {
         Effect::NameOrigin { origin, region } => Done::Named(origin, region.to_string()),
         Effect::ObserveClock { .. } => return None,
         Effect::RenewOrigin => Done::Renew,
+        Effect::Asked { .. } => return None,
     })
 }
 
@@ -146,6 +150,7 @@ fn hello(name: &str, vector: &[Dot], direct: &[Origin]) -> Frame {
         names: Vec::new(),
         direct: direct.to_vec(),
         heard: false,
+        stamp: Stamp(1),
     })
 }
 

@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use super::commits::{CommitReceiver, News};
 use super::link::{LinkEvent, LinkHandle};
+use super::questions::{Asker, Questions, questions};
 use super::refusal::CloseCode;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
 
@@ -38,6 +39,7 @@ pub(crate) struct Driver {
     failures: BTreeMap<RegionName, String>,
     appends: Appends,
     reads: Reads,
+    questions: Questions,
     effects: Vec<Effect>,
     status: watch::Sender<Arc<Vec<PeerStatus>>>,
     cluster: watch::Sender<Arc<ClusterView>>,
@@ -51,6 +53,9 @@ pub(crate) struct Driver {
 pub(crate) struct Published {
     pub(crate) status: watch::Receiver<Arc<Vec<PeerStatus>>>,
     pub(crate) cluster: watch::Receiver<Arc<ClusterView>>,
+    pub(crate) asker: Asker,
+    /// The monotonic clock of the view is counted from here.
+    pub(crate) began: Instant,
 }
 
 /// An answer to an effect.
@@ -77,6 +82,8 @@ impl Driver {
         let replication = Replication::new(replication_settings(settings, &journal), vector);
         let (status, statuses) = watch::channel(Arc::default());
         let (cluster, clusters) = watch::channel(Arc::default());
+        let (asker, questions) = questions();
+        let began = Instant::now();
         let mut driver = Self {
             replication,
             appends: Appends::new(journal.clone()),
@@ -86,16 +93,17 @@ impl Driver {
             hooks,
             links: BTreeMap::new(),
             failures: BTreeMap::new(),
+            questions,
             effects: Vec::new(),
             status,
             cluster,
             knowledge: 0,
-            began: Instant::now(),
+            began,
         };
         // The peers are known before the first tick, linked or not.
         driver.publish_status();
         driver.publish_cluster();
-        (driver, Published { status: statuses, cluster: clusters })
+        (driver, Published { status: statuses, cluster: clusters, asker, began })
     }
 
     /// Runs until the journal or the link layer is gone.
@@ -108,8 +116,13 @@ impl Driver {
                 news = self.commits.next() => self.on_news(news.ok_or_else(closed)?),
                 done = self.appends.next() => self.on_done(done)?,
                 Some(done) = self.reads.next() => self.on_done(done)?,
+                Some(question) = self.questions.next() => {
+                    self.questions.take(question);
+                    self.ask_questions();
+                }
                 event = events.recv(), if takes_frames => self.on_event(event.ok_or_else(closed)?),
                 () = sleep_until(deadline.unwrap_or(self.began)), if deadline.is_some() => {
+                    self.hear_commits();
                     self.handle(Input::Timeout);
                 }
                 _ = ticks.tick() => self.publish_status(),
@@ -129,6 +142,14 @@ impl Driver {
         self.handle(Input::Committed { local: news.local, vector: news.vector });
     }
 
+    /// Takes all news of commits. What a node says to have at a moment must include whatever it
+    /// had acknowledged to anyone before.
+    fn hear_commits(&mut self) {
+        while let Some(news) = self.commits.try_next() {
+            self.on_news(news);
+        }
+    }
+
     fn on_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Up { region, link } => {
@@ -139,6 +160,7 @@ impl Driver {
                 self.publish_status();
             }
             LinkEvent::Frame { link, bytes, credit } => {
+                self.hear_commits();
                 self.handle(Input::Frame { link, bytes });
                 drop(credit);
             }
@@ -157,9 +179,7 @@ impl Driver {
         match done {
             Done::Appended { ticket, error } => {
                 // The state machine wants to hear of the commit first.
-                while let Some(news) = self.commits.try_next() {
-                    self.on_news(news);
-                }
+                self.hear_commits();
                 self.handle(Input::Appended { ticket, error });
             }
             Done::Read { ticket, entries } => self.handle(Input::Read { ticket, entries }),
@@ -173,15 +193,26 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
+        self.step(input);
+        self.ask_questions();
+        if self.replication.knowledge() != self.knowledge {
+            self.publish_cluster();
+        }
+    }
+
+    fn ask_questions(&mut self) {
+        while let Some(input) = self.questions.start() {
+            self.step(input);
+        }
+    }
+
+    fn step(&mut self, input: Input) {
         let mut effects = std::mem::take(&mut self.effects);
         self.replication.handle(input, self.now(), &mut effects);
         for effect in effects.drain(..) {
             self.execute(effect);
         }
         self.effects = effects;
-        if self.replication.knowledge() != self.knowledge {
-            self.publish_cluster();
-        }
     }
 
     /// Publishes what is known of the regions: at once, because writes wait for it.
@@ -211,6 +242,7 @@ impl Driver {
             Effect::NameOrigin { origin, region } => self.journal.name_origin(origin, &region),
             Effect::ObserveClock { seen } => (self.hooks.observe_clock)(seen),
             Effect::RenewOrigin => self.reads.renew_origin(),
+            Effect::Asked { ticket, vector } => self.questions.answer(ticket, &vector),
         }
     }
 

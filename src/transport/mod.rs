@@ -22,6 +22,7 @@ mod guests;
 pub mod leaf;
 mod link;
 mod outbox;
+mod questions;
 mod refusal;
 mod region;
 mod tls;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_crdt::ids::{ClusterId, RegionName, Timestamp};
+use anabranch_crdt::version::VersionVector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
@@ -232,6 +234,21 @@ impl TransportHandle {
     #[must_use]
     pub fn cluster(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.published.cluster.clone()
+    }
+
+    /// Asks the regions what is durable there from now on, for `wait` at most: everything that is
+    /// durable in a majority, or the regions that did not answer; `None` when the transport ends.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn ask(&self, wait: Duration) -> Option<Result<VersionVector, Vec<RegionName>>> {
+        self.published.asker.ask(wait).await
+    }
+
+    /// Returns the moment from which the monotonic clock of [`ClusterView`] is counted.
+    #[must_use]
+    pub fn began(&self) -> tokio::time::Instant {
+        self.published.began
     }
 
     /// Changes where the node of a region is.

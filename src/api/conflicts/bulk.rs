@@ -21,6 +21,7 @@ use crate::document::{Bulk, Choice, ConflictFilter, Fate, Settled, Settling};
 use crate::error::Error;
 
 use super::settle::{Verb, Way, bad, note, nothing_else, way};
+use crate::api::consistency::Concern;
 use crate::api::documents::expect_json;
 use crate::api::ledger::parse_time;
 use crate::api::request::{author, no_query};
@@ -60,6 +61,7 @@ async fn settle(state: &ApiState, parts: &Parts, body: &mut Body, verb: Verb) ->
     no_query(parts.uri.query())?;
     expect_json(&parts.headers)?;
     let author = author(&parts.headers)?;
+    let concern = Concern::of(state, &parts.headers)?;
     session::catch_up(state, &parts.headers).await?;
     let payload = state.intake().json(body).await?;
     let bulk = Bulk { author, ..bulk(verb, payload.value)? };
@@ -70,6 +72,8 @@ async fn settle(state: &ApiState, parts: &Parts, body: &mut Body, verb: Verb) ->
         verb,
         summary: Summary { done: true, ..Summary::default() },
         ended: false,
+        state: state.clone(),
+        concern,
     };
     let chunks = stream::unfold(lines, |mut lines| async move {
         let chunk = lines.chunk().await?;
@@ -197,6 +201,8 @@ struct Lines {
     verb: Verb,
     summary: Summary,
     ended: bool,
+    state: ApiState,
+    concern: Concern,
 }
 
 impl Lines {
@@ -215,10 +221,23 @@ impl Lines {
             Some(settled) => settled.into_iter().for_each(|settled| self.line(settled, &mut out)),
             None => {
                 self.ended = true;
+                self.conclude().await;
                 append(&mut out, &self.summary);
             }
         }
         Some(out.into())
+    }
+
+    /// Waits until what was settled is where the request wants it, and tells where it is.
+    async fn conclude(&mut self) {
+        let position = self.state.documents().position();
+        let reached = self.concern.wait(&self.state, &position).await;
+        let own = || vec![self.state.documents().region().clone()];
+        let (regions, met) =
+            reached.map_or_else(|| (own(), None), |reached| (reached.regions, Some(reached.met)));
+        self.summary.acked_regions = regions.iter().map(ToString::to_string).collect();
+        self.summary.write_concern_met = met;
+        self.summary.session_token.clone_from(&position.token);
     }
 
     fn line(&mut self, settled: Result<Settled, Error>, out: &mut Vec<u8>) {
@@ -285,6 +304,10 @@ struct Summary {
     changed: u64,
     skipped: u64,
     failed: u64,
+    acked_regions: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    write_concern_met: Option<bool>,
+    session_token: String,
 }
 
 impl Summary {

@@ -13,6 +13,7 @@ use crate::document::Settling;
 use crate::error::{Error, ErrorKind};
 
 use super::{Target, method_not_allowed, target, to_json};
+use crate::api::consistency::Concern;
 use crate::api::documents::{describe_write, expect_json};
 use crate::api::request::{author, elements, no_query};
 use crate::api::{Answer, ApiState, Problem, body, reply, session};
@@ -76,6 +77,7 @@ async fn settle(state: &ApiState, parts: &Parts, body: &mut Body) -> Answer {
     expect_json(&parts.headers)?;
     let author = author(&parts.headers)?;
     let expected = expected(&parts.headers)?;
+    let concern = Concern::of(state, &parts.headers)?;
     session::catch_up(state, &parts.headers).await?;
     let payload = state.intake().json(body).await?;
     let (settling, note) = order(verb, payload.value)?;
@@ -93,6 +95,7 @@ async fn settle(state: &ApiState, parts: &Parts, body: &mut Body) -> Answer {
     };
     let mut response = reply::json(&to_json(state, &conflict));
     describe_write(response.headers_mut(), &written);
+    concern.fulfil(state, &written.position, &mut response).await;
     Ok(response)
 }
 

@@ -201,6 +201,13 @@ const LIMITS: &[Limit] = &[
         set: |limits, value| limits.session_wait = Duration::from_millis(value),
     },
     Limit {
+        key: "concern_wait",
+        measure: Measure::Millis,
+        least: 1,
+        most: 3_600_000,
+        set: |limits, value| limits.concern_wait = Duration::from_millis(value),
+    },
+    Limit {
         key: "clock_skew",
         measure: Measure::Millis,
         least: 1,

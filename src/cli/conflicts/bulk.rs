@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::decision::{DecisionArgs, Matching};
 use super::ledger::{self, Query};
 use crate::cli::Failure;
-use crate::cli::http::{Call, Client, Lines};
+use crate::cli::http::{Call, Client, Lines, not_far_enough};
 use crate::cli::output::{Format, note, plural, print, printable, shorten, thousands};
 use crate::cli::progress::Progress;
 
@@ -59,6 +59,11 @@ struct Sum {
     changed: u64,
     skipped: u64,
     failed: u64,
+    #[serde(default)]
+    acked_regions: Vec<String>,
+    /// `None` if nothing was asked for.
+    #[serde(default)]
+    write_concern_met: Option<bool>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -83,7 +88,7 @@ pub(super) async fn run(
     let call = Call::new(Method::POST, format!("/v1/conflicts:{}", verb.name()))
         .header("accept", Some("application/x-ndjson"))?
         .body("application/json", body.to_string());
-    let call = args.author.clone().or_account().sign(call)?;
+    let call = args.writing.clone().or_account().sign(call)?;
     let mut lines = Client::new(&args.node).stream(call).await?;
     let mut progress = Progress::of_conflicts();
     if let Some(expected) = expected {
@@ -96,6 +101,9 @@ pub(super) async fn run(
     if sum.failed > 0 {
         let failed = plural(sum.failed, "conflict");
         return Err(Failure::General(format!("{failed} could not be {}", verb.done())));
+    }
+    if sum.write_concern_met == Some(false) {
+        return Err(not_far_enough(&sum.acked_regions.join(", ")));
     }
     Ok(())
 }
@@ -185,7 +193,7 @@ fn text(one: &Settled) -> String {
 }
 
 fn summary(verb: Verb, dry_run: bool, sum: &Sum, rate: &str) -> String {
-    let Sum { matched, changed, skipped, failed } = sum;
+    let Sum { matched, changed, skipped, failed, .. } = sum;
     let done = if dry_run { format!("would be {}", verb.done()) } else { verb.done().to_owned() };
     format!(
         "{} matched: {} {done}, {} skipped, {} failed, {rate}",

@@ -5,9 +5,9 @@ use super::filter::FilterArgs;
 use super::ledger::{self, Act, Outcome};
 use super::row::Row;
 use crate::cli::Failure;
-use crate::cli::author::AuthorArgs;
 use crate::cli::http::{Client, NodeArgs};
 use crate::cli::output::{Format, note, print_json, printable};
+use crate::cli::writing::WritingArgs;
 
 /// One conflict, or all that match.
 #[derive(Debug, clap::Args)]
@@ -99,7 +99,7 @@ pub(super) struct DecisionArgs {
     pub(super) note: Option<String>,
 
     #[command(flatten)]
-    pub(super) author: AuthorArgs,
+    pub(super) writing: WritingArgs,
 
     /// How to print; json prints the conflict as it is then, or one object per line
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
@@ -118,7 +118,7 @@ pub(super) async fn one(
     choose: impl FnOnce(&Row) -> Result<Act, Failure>,
     args: DecisionArgs,
 ) -> Result<(), Failure> {
-    let DecisionArgs { note: why, author, output, node } = args;
+    let DecisionArgs { note: why, writing, output, node } = args;
     let mut client = Client::new(&node);
     let row = Row::read(ledger::find(&mut client, &target.id).await?)?;
     let act = choose(&row)?;
@@ -126,12 +126,15 @@ pub(super) async fn one(
     if let Some(revision) = target.if_match {
         meant.revision = Some(revision.trim_matches('"').to_owned());
     }
-    let author = author.or_account();
-    match ledger::act(&mut client, &meant, &act, why.as_deref(), &author).await? {
+    let writing = writing.or_account();
+    match ledger::act(&mut client, &meant, &act, why.as_deref(), &writing).await? {
         Outcome::Done(now) => {
             let place = format!("{} of {}", row.place(), row.document_name());
             note(format!("{} {}", act.done(), printable(&place)));
-            if output == Format::Json { print_json(&now) } else { Ok(()) }
+            if output == Format::Json {
+                print_json(&now)?;
+            }
+            client.far_enough()
         }
         Outcome::Changed(now) => Err(Failure::General(changed(&row, &now))),
         Outcome::Settled(now) => Err(Failure::General(settled(&now))),

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::row::{Later, Row};
 use crate::cli::Failure;
-use crate::cli::author::AuthorArgs;
 use crate::cli::doc::{document_path, take_list};
 use crate::cli::http::{Call, Client, Reply, encode, target};
+use crate::cli::writing::WritingArgs;
 
 /// The parts of a query.
 pub(super) type Query = Vec<(&'static str, Option<String>)>;
@@ -232,7 +232,7 @@ pub(super) async fn act(
     row: &Row,
     act: &Act,
     note: Option<&str>,
-    author: &AuthorArgs,
+    writing: &WritingArgs,
 ) -> Result<Outcome, Failure> {
     let mut body = act.body();
     if let (Some(fields), Some(text)) = (body.as_object_mut(), note) {
@@ -242,7 +242,7 @@ pub(super) async fn act(
     let call = Call::new(Method::POST, path)
         .header("if-match", row.if_match().as_deref())?
         .body("application/json", body.to_string());
-    let reply = client.exchange(&author.sign(call)?).await?;
+    let reply = client.exchange(&writing.sign(call)?).await?;
     read_outcome(&reply)
 }
 

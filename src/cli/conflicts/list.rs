@@ -6,11 +6,12 @@ use super::filter::FilterArgs;
 use super::ledger;
 use super::row::Row;
 use crate::cli::Failure;
-use crate::cli::http::{Client, NodeArgs};
+use crate::cli::http::NodeArgs;
 use crate::cli::output::{
     Format, note, plural, print, print_json, printable, render_table, shorten, terminal_width,
     thousands,
 };
+use crate::cli::reading::ReadingArgs;
 
 /// Lists conflicts: where, what shows, and where each stands
 #[derive(Debug, clap::Args)]
@@ -38,12 +39,15 @@ pub(super) struct ListArgs {
     output: Format,
 
     #[command(flatten)]
+    reading: ReadingArgs,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
 /// Runs the command.
 pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
-    let mut client = Client::new(&args.node);
+    let mut client = args.reading.client(&args.node)?;
     let page = ledger::fetch(&mut client, &args.filter.query()?, args.limit).await?;
     let rows = page.rows()?;
     match args.output {

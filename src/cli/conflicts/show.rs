@@ -3,9 +3,10 @@
 use super::ledger;
 use super::row::{Candidate, Later, Row, State};
 use crate::cli::Failure;
-use crate::cli::http::{Client, NodeArgs};
+use crate::cli::http::NodeArgs;
 use crate::cli::output::{Format, print, print_json, printable, render_table, terminal_width};
 use crate::cli::panes::{Pane, side_by_side, value_lines, wrap};
+use crate::cli::reading::ReadingArgs;
 
 /// Shows one conflict: base, sides and result next to each other, and who did what
 #[derive(Debug, clap::Args)]
@@ -24,12 +25,15 @@ pub(super) struct ShowArgs {
     output: Format,
 
     #[command(flatten)]
+    reading: ReadingArgs,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
 /// Runs the command.
 pub(super) async fn run(args: ShowArgs) -> Result<(), Failure> {
-    let mut client = Client::new(&args.node);
+    let mut client = args.reading.client(&args.node)?;
     let value = ledger::find(&mut client, &args.id).await?;
     if args.output == Format::Json {
         return print_json(&value);

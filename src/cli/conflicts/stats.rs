@@ -4,10 +4,11 @@ use anabranch_crdt::ids::CollectionName;
 use serde::Deserialize;
 
 use crate::cli::Failure;
-use crate::cli::http::{Call, Client, NodeArgs, target};
+use crate::cli::http::{Call, NodeArgs, target};
 use crate::cli::output::{
     Format, note, plural, print, print_json, printable, render_table, terminal_width, thousands,
 };
+use crate::cli::reading::ReadingArgs;
 
 /// Counts conflicts by collection, state and kind
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,9 @@ pub(super) struct StatsArgs {
     /// How to print
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
+
+    #[command(flatten)]
+    reading: ReadingArgs,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -50,7 +54,7 @@ struct Count {
 pub(super) async fn run(args: StatsArgs) -> Result<(), Failure> {
     let query = [("collection", args.collection.as_ref().map(ToString::to_string))];
     let call = Call::get(target("/v1/conflicts/stats", &query));
-    let value = Client::new(&args.node).send(call).await?.json()?;
+    let value = args.reading.client(&args.node)?.send(call).await?.json()?;
     if args.output == Format::Json {
         return print_json(&value);
     }

@@ -8,10 +8,11 @@ use super::history::writer;
 use super::path_below;
 use crate::cli::Failure;
 use crate::cli::conflicts::Time;
-use crate::cli::http::{Call, Client, NodeArgs, target};
+use crate::cli::http::{Call, NodeArgs, target};
 use crate::cli::output::{
     Format, note, print, print_json, printable, render_table, shorten, terminal_width,
 };
+use crate::cli::reading::ReadingArgs;
 
 /// Says for every value that shows who wrote it, when and where
 #[derive(Debug, clap::Args)]
@@ -32,6 +33,9 @@ pub(super) struct BlameArgs {
     /// How to print
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
+
+    #[command(flatten)]
+    reading: ReadingArgs,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -59,7 +63,7 @@ struct Field {
 /// Runs the command.
 pub(super) async fn run(args: BlameArgs) -> Result<(), Failure> {
     let call = Call::get(target(&path_below("blame", &args.name), &[("path", args.path)]));
-    let value = Client::new(&args.node).send(call).await?.json()?;
+    let value = args.reading.client(&args.node)?.send(call).await?.json()?;
     if args.output == Format::Json {
         return print_json(&value);
     }

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::at::{At, at};
 use super::path_below;
 use crate::cli::Failure;
-use crate::cli::http::{Call, Client, NodeArgs, target};
+use crate::cli::http::{Call, NodeArgs, target};
 use crate::cli::output::{
     Format, note, print, print_json, printable, render_table, shorten, terminal_width,
 };
+use crate::cli::reading::ReadingArgs;
 
 /// Shows what is different between two points in the history of a document
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,9 @@ pub(super) struct DiffArgs {
     output: Format,
 
     #[command(flatten)]
+    reading: ReadingArgs,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
@@ -60,7 +64,7 @@ struct Difference {
 
 /// Runs the command.
 pub(super) async fn run(args: DiffArgs) -> Result<(), Failure> {
-    let mut client = Client::new(&args.node);
+    let mut client = args.reading.client(&args.node)?;
     let from = args.from.written(&mut client, &args.name).await?;
     let to = match args.to {
         Some(to) => Some(to.written(&mut client, &args.name).await?),

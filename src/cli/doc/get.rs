@@ -5,8 +5,9 @@ use anabranch_crdt::ids::DocumentName;
 use super::at::{At, at};
 use super::{document_path, mention_conflicts};
 use crate::cli::Failure;
-use crate::cli::http::{Call, Client, NodeArgs, target};
+use crate::cli::http::{Call, NodeArgs, target};
 use crate::cli::output::print;
+use crate::cli::reading::ReadingArgs;
 
 /// Prints a document as canonical JSON
 #[derive(Debug, clap::Args)]
@@ -35,12 +36,15 @@ pub(super) struct GetArgs {
     conflicts: bool,
 
     #[command(flatten)]
+    reading: ReadingArgs,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
 /// Runs the command.
 pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
-    let mut client = Client::new(&args.node);
+    let mut client = args.reading.client(&args.node)?;
     let at = match args.at {
         Some(at) => Some(at.written(&mut client, &args.name).await?),
         None => None,

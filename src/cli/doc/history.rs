@@ -12,6 +12,7 @@ use crate::cli::output::{
     Format, note, plural, print, print_json, printable, render_table, shorten, terminal_width,
     thousands,
 };
+use crate::cli::reading::ReadingArgs;
 
 /// Lists the changes of a document: who wrote what, when and where, the newest first
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,9 @@ pub(super) struct HistoryArgs {
     /// How to print
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
+
+    #[command(flatten)]
+    reading: ReadingArgs,
 
     #[command(flatten)]
     node: NodeArgs,
@@ -128,7 +132,7 @@ pub(super) fn writer(
 
 /// Runs the command.
 pub(super) async fn run(args: HistoryArgs) -> Result<(), Failure> {
-    let mut client = Client::new(&args.node);
+    let mut client = args.reading.client(&args.node)?;
     let (found, more) = fetch(&mut client, &args.name, args.path.as_deref(), args.limit).await?;
     if args.output == Format::Json {
         print_json(&Value::Array(found))?;

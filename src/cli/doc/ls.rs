@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use super::take_list;
 use crate::cli::Failure;
-use crate::cli::http::{Call, Client, NodeArgs, target};
+use crate::cli::http::{Call, NodeArgs, target};
 use crate::cli::output::{Format, note, plural, print_json, print_table, printable, shorten};
+use crate::cli::reading::ReadingArgs;
 
 /// Lists the documents of a collection, in the order of their keys
 #[derive(Debug, clap::Args)]
@@ -36,6 +37,9 @@ pub(super) struct LsArgs {
     output: Format,
 
     #[command(flatten)]
+    reading: ReadingArgs,
+
+    #[command(flatten)]
     node: NodeArgs,
 }
 
@@ -58,7 +62,7 @@ pub(super) async fn run(args: LsArgs) -> Result<(), Failure> {
 
 /// Follows the cursor until there is enough or nothing more.
 async fn fetch(args: &LsArgs) -> Result<Vec<Value>, Failure> {
-    let mut client = Client::new(&args.node);
+    let mut client = args.reading.client(&args.node)?;
     let mut documents = Vec::new();
     let mut cursor = None;
     while documents.len() < args.limit {

@@ -8,9 +8,9 @@ use super::at::{At, at};
 use super::write::quoted;
 use super::{mention_conflicts, path_below};
 use crate::cli::Failure;
-use crate::cli::author::AuthorArgs;
 use crate::cli::http::{Call, Client, NodeArgs, Reply};
 use crate::cli::output::{Format, note, print_json, printable};
+use crate::cli::writing::WritingArgs;
 
 /// Makes a document what it was at an earlier point, by a new edit
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub(super) struct RevertArgs {
     if_match: Option<String>,
 
     #[command(flatten)]
-    author: AuthorArgs,
+    writing: WritingArgs,
 
     /// Print what the node answered (ETag, session token, conflicts) to stdout
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -62,14 +62,14 @@ pub(super) async fn run(args: RevertArgs) -> Result<(), Failure> {
     let call = Call::new(Method::POST, path_below("revert", &args.name))
         .header("if-match", args.if_match.as_deref().map(quoted).as_deref())?
         .body("application/json", body.to_string());
-    let reply = client.send(args.author.or_account().sign(call)?).await?;
+    let reply = client.send(args.writing.or_account().sign(call)?).await?;
     let region = reply.header("region").unwrap_or("-");
     note(format!("reverted {} in {region}", printable(&args.name.to_string())));
     if args.output == Format::Json {
         print_json(&answer(&args.name, &reply))?;
     }
     mention_conflicts(&reply, &args.name);
-    Ok(())
+    client.far_enough()
 }
 
 fn answer(name: &DocumentName, reply: &Reply) -> Value {

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::body::BodyArgs;
 use super::{document_path, mention_conflicts, open_conflicts};
 use crate::cli::Failure;
-use crate::cli::author::AuthorArgs;
 use crate::cli::http::{Call, Client, NodeArgs, Reply};
 use crate::cli::output::{Format, note, print_json, print_table, printable};
+use crate::cli::writing::WritingArgs;
 
 /// Creates a document, or makes it equal to a JSON object by the fewest edits
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,7 @@ Examples:
   anabranch doc put cities/paris --file paris.json
   jq .paris all.json | anabranch doc put cities/paris -
   anabranch doc put cities/paris --author alice --file paris.json
+  anabranch doc put cities/paris --write-concern majority --file paris.json
   anabranch doc put cities/paris --if-match '\"5f0c\u{2026}\"' --file paris.json")]
 pub(super) struct PutArgs {
     #[command(flatten)]
@@ -95,7 +96,7 @@ pub(super) struct WriteArgs {
     token: Option<String>,
 
     #[command(flatten)]
-    author: AuthorArgs,
+    writing: WritingArgs,
 
     /// Print what the node answered (ETag, session token, conflicts) to stdout
     #[arg(short, long, value_name = "FORMAT")]
@@ -134,7 +135,8 @@ async fn write(
     if let Some((media_type, body)) = body {
         call = call.body(media_type, body);
     }
-    let reply = Client::new(&args.node).send(args.author.sign(call)?).await?;
+    let mut client = Client::new(&args.node);
+    let reply = client.send(args.writing.sign(call)?).await?;
     let done = match (deleted, reply.status.as_u16()) {
         (true, _) => "deleted",
         (false, 201) => "created",
@@ -142,7 +144,7 @@ async fn write(
     };
     report(&args, &reply, done)?;
     mention_conflicts(&reply, &args.name);
-    Ok(())
+    client.far_enough()
 }
 
 fn report(args: &WriteArgs, reply: &Reply, done: &str) -> Result<(), Failure> {
@@ -151,6 +153,7 @@ fn report(args: &WriteArgs, reply: &Reply, done: &str) -> Result<(), Failure> {
         ("document", args.name.to_string()),
         ("outcome", done.to_owned()),
         ("region", text("region").to_owned()),
+        ("durable in", text("acked-regions").to_owned()),
         ("etag", text("etag").to_owned()),
         ("token", text("session-token").to_owned()),
         ("conflicts", open_conflicts(reply).to_string()),
@@ -165,7 +168,7 @@ fn report(args: &WriteArgs, reply: &Reply, done: &str) -> Result<(), Failure> {
             print_table(&["", ""], rows.to_vec())
         }
         Some(Format::Json) => {
-            let members = rows.map(|(name, value)| (name.to_owned(), Value::from(value)));
+            let members = rows.map(|(name, value)| (name.replace(' ', "_"), Value::from(value)));
             let mut object = serde_json::Map::from_iter(members);
             object.insert("conflicts".to_owned(), Value::from(open_conflicts(reply)));
             print_json(&Value::Object(object))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DecodeError, Digest, Echo, FORMAT_VERSION, Frame, Hello, KIND_ACK, KIND_DIGEST, KIND_HELLO,
-    KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading,
+    KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading, Stamp,
 };
 use crate::cbor::Packed;
 
@@ -21,6 +21,7 @@ pub(super) fn encode_hello(hello: &Hello) -> Bytes {
         names: Packed(&pack_names(&hello.names)),
         direct: Packed(&pack_origins(&hello.direct)),
         heard: hello.heard,
+        stamp: hello.stamp.0,
     };
     encode(KIND_HELLO, &wire)
 }
@@ -34,6 +35,7 @@ pub(super) fn decode_hello(body: &[u8]) -> Result<Hello, DecodeError> {
         names: unpack_names(wire.names.0)?,
         direct: unpack_origins(wire.direct.0)?,
         heard: wire.heard,
+        stamp: unpack_stamp(wire.stamp)?,
     })
 }
 
@@ -109,6 +111,7 @@ struct HelloWire<'a> {
     #[serde(borrow)]
     direct: Packed<'a>,
     heard: bool,
+    stamp: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -182,14 +185,14 @@ struct NamesWire<'a> {
     names: Packed<'a>,
 }
 
-fn encode(kind: u8, wire: &impl Serialize) -> Bytes {
+pub(super) fn encode(kind: u8, wire: &impl Serialize) -> Bytes {
     let mut bytes = vec![FORMAT_VERSION, kind];
     serde_cbor::to_writer(&mut bytes, wire).expect("plain structs encode into memory");
     bytes.into()
 }
 
 /// Decodes a body and refuses any but the one encoding: CBOR has many ways to write one value.
-fn decode<'a, T: Serialize + Deserialize<'a>>(body: &'a [u8]) -> Result<T, DecodeError> {
+pub(super) fn decode<'a, T: Serialize + Deserialize<'a>>(body: &'a [u8]) -> Result<T, DecodeError> {
     let wire: T = serde_cbor::from_slice(body)?;
     if serde_cbor::to_vec(&wire)? != body {
         return Err(serde_cbor::Error::custom("another form than the one expected").into());
@@ -197,7 +200,7 @@ fn decode<'a, T: Serialize + Deserialize<'a>>(body: &'a [u8]) -> Result<T, Decod
     Ok(wire)
 }
 
-fn pack_vector(vector: &VersionVector) -> Vec<u8> {
+pub(super) fn pack_vector(vector: &VersionVector) -> Vec<u8> {
     let mut packed = Vec::with_capacity(vector.len() * DOT_BYTES);
     for dot in vector.iter() {
         packed.extend_from_slice(dot.origin.as_bytes());
@@ -206,7 +209,7 @@ fn pack_vector(vector: &VersionVector) -> Vec<u8> {
     packed
 }
 
-fn unpack_vector(packed: &[u8]) -> Result<VersionVector, DecodeError> {
+pub(super) fn unpack_vector(packed: &[u8]) -> Result<VersionVector, DecodeError> {
     let (dots, rest) = packed.as_chunks::<DOT_BYTES>();
     check_count(dots.len(), rest)?;
     let dots: Vec<Dot> = dots.iter().map(unpack_dot).collect::<Result<_, _>>()?;
@@ -235,8 +238,14 @@ fn unpack_origins(packed: &[u8]) -> Result<Vec<Origin>, DecodeError> {
     Ok(origins)
 }
 
-fn unpack_origin(packed: &[u8]) -> Result<Origin, DecodeError> {
+pub(super) fn unpack_origin(packed: &[u8]) -> Result<Origin, DecodeError> {
     packed.try_into().map(Origin::from_bytes).map_err(|_| DecodeError::Form("origin"))
+}
+
+/// Stamps are wall clocks, and little more than that after many have been refused.
+pub(super) fn unpack_stamp(stamp: u64) -> Result<Stamp, DecodeError> {
+    let within = stamp <= 2 * Timestamp::MAX.0;
+    within.then_some(Stamp(stamp)).ok_or(DecodeError::Range("stamp"))
 }
 
 fn pack_names(names: &[(Origin, RegionName)]) -> Vec<u8> {

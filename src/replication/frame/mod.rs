@@ -10,12 +10,16 @@
 
 mod batch;
 mod control;
+mod hearsay;
 
 use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
+pub use hearsay::{Knowledge, KnownRow, MAX_ROWS, Probe, ProbeAnswer, ProbeId};
+
+use super::knowledge::Stamp;
 
 /// The first byte of every frame.
 pub const FORMAT_VERSION: u8 = 1;
@@ -48,6 +52,12 @@ pub enum Frame {
     Pull(Pull),
     /// The regions of origins.
     Names(Vec<(Origin, RegionName)>),
+    /// What regions have that the receiver has no link to.
+    Knowledge(Knowledge),
+    /// A question to every region.
+    Probe(Probe),
+    /// What one region answers.
+    ProbeAnswer(ProbeAnswer),
 }
 
 /// Who a node is and what it has.
@@ -65,6 +75,8 @@ pub struct Hello {
     pub direct: Vec<Origin>,
     /// Whether the sender has already got the receiver's hello.
     pub heard: bool,
+    /// Of the run of the sender's process.
+    pub stamp: Stamp,
 }
 
 /// What a node has, and how it is connected.
@@ -158,6 +170,9 @@ impl Frame {
             Self::Digest(digest) => control::encode_digest(digest),
             Self::Pull(pull) => control::encode_pull(pull),
             Self::Names(names) => control::encode_names(names),
+            Self::Knowledge(knowledge) => hearsay::encode_knowledge(knowledge),
+            Self::Probe(probe) => hearsay::encode_probe(*probe),
+            Self::ProbeAnswer(answer) => hearsay::encode_answer(answer),
         }
     }
 
@@ -178,6 +193,9 @@ impl Frame {
             KIND_DIGEST => control::decode_digest(body).map(Self::Digest),
             KIND_PULL => control::decode_pull(body).map(Self::Pull),
             KIND_NAMES => control::decode_names(body).map(Self::Names),
+            KIND_KNOWLEDGE => hearsay::decode_knowledge(body).map(Self::Knowledge),
+            KIND_PROBE => hearsay::decode_probe(body).map(Self::Probe),
+            KIND_PROBE_ANSWER => hearsay::decode_answer(body).map(Self::ProbeAnswer),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -189,6 +207,9 @@ const KIND_ACK: u8 = 3;
 const KIND_DIGEST: u8 = 4;
 const KIND_PULL: u8 = 5;
 const KIND_NAMES: u8 = 6;
+const KIND_KNOWLEDGE: u8 = 7;
+const KIND_PROBE: u8 = 8;
+const KIND_PROBE_ANSWER: u8 = 9;
 
 #[cfg(test)]
 mod tests;

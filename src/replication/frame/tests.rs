@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::DocumentId;
@@ -48,11 +49,33 @@ fn readings() -> impl Strategy<Value = Reading> {
     reading.prop_map(|(wall, mark, echo)| Reading { wall: Timestamp(wall), mark, echo })
 }
 
+fn stamps() -> impl Strategy<Value = Stamp> {
+    (0..=2 * Timestamp::MAX.0).prop_map(Stamp)
+}
+
+fn regions() -> impl Strategy<Value = RegionName> {
+    "[a-zA-Z0-9][a-z0-9_.-]{0,31}".prop_map(|name| name.parse().unwrap())
+}
+
+/// Frames about third regions.
+fn hearsay() -> impl Strategy<Value = Frame> {
+    let age = proptest::option::of(any::<u64>().prop_map(Duration::from_micros));
+    let row = (regions(), stamps(), origins(), vectors(), age).prop_map(
+        |(region, stamp, origin, vector, age)| KnownRow { region, stamp, origin, vector, age },
+    );
+    let knowledge = (0..=Timestamp::MAX.0, vec(row, 0..4))
+        .prop_map(|(wall, rows)| Frame::Knowledge(Knowledge { wall: Timestamp(wall), rows }));
+    let id = || (origins(), any::<u64>()).prop_map(|(asker, number)| ProbeId { asker, number });
+    let answer = (id(), regions(), vectors())
+        .prop_map(|(id, region, vector)| Frame::ProbeAnswer(ProbeAnswer { id, region, vector }));
+    prop_oneof![knowledge, id().prop_map(|id| Frame::Probe(Probe { id })), answer]
+}
+
 fn frames() -> impl Strategy<Value = Frame> {
     let region = "[a-zA-Z0-9][a-z0-9_.-]{0,31}".prop_map(|name| name.parse().unwrap());
-    let hello = (region, origins(), vectors(), names(), sets(), any::<bool>()).prop_map(
-        |(region, origin, vector, names, direct, heard)| {
-            Frame::Hello(Hello { region, origin, vector, names, direct, heard })
+    let hello = (region, origins(), vectors(), names(), sets(), any::<bool>(), stamps()).prop_map(
+        |(region, origin, vector, names, direct, heard, stamp)| {
+            Frame::Hello(Hello { region, origin, vector, names, direct, heard, stamp })
         },
     );
     let reading = proptest::option::of(readings());
@@ -73,6 +96,7 @@ fn frames() -> impl Strategy<Value = Frame> {
         digest,
         pull,
         names().prop_map(Frame::Names),
+        hearsay(),
     ]
 }
 
@@ -112,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(kind in 0_u8..8, body in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(kind in 0_u8..12, body in vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from([&[FORMAT_VERSION, kind], &body[..]].concat());
         if let Ok(frame) = Frame::decode(&bytes) {
             prop_assert_eq!(frame.encode(), bytes);

@@ -405,6 +405,8 @@ impl World {
                 let process = self.processes[node].as_mut().unwrap();
                 process.clock = process.clock.max(seen.0.min(limit));
             }
+            // Nobody asks for what a majority has.
+            Effect::Asked { .. } => {}
             Effect::RenewOrigin => {
                 self.report.renewals += 1;
                 self.disks[node].renew(Origin::from_bytes(self.rng.random()));

@@ -26,17 +26,17 @@ use self::screen::Screen;
 use super::filter::LiveFilterArgs;
 use super::row::Row;
 use super::stream::Subscription;
-use crate::cli::author::AuthorArgs;
 use crate::cli::http::{Client, NodeArgs};
 use crate::cli::output::note;
 use crate::cli::signals::Signals;
+use crate::cli::writing::WritingArgs;
 use crate::cli::{Cli, Failure};
 
 /// Where the inspector looks, and whose name it signs with.
 #[derive(Debug, clap::Args)]
 pub(super) struct InspectorArgs {
     #[command(flatten)]
-    author: AuthorArgs,
+    author: WritingArgs,
 
     #[command(flatten)]
     node: NodeArgs,

@@ -11,9 +11,9 @@ use super::super::row::{Row, State};
 use super::super::stream::{self, Subscription};
 use super::model::{Event, Listing, MOST_ROWS};
 use crate::cli::Failure;
-use crate::cli::author::AuthorArgs;
 use crate::cli::doc::{Change, fetch_history};
 use crate::cli::http::Client;
+use crate::cli::writing::WritingArgs;
 
 /// What is asked of the node.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ async fn reconnect(subscription: &mut Subscription) -> Result<(), Failure> {
 /// Answers requests, one after the other, and ends when nobody asks or listens any more.
 pub(super) async fn answer(
     mut client: Client,
-    author: AuthorArgs,
+    author: WritingArgs,
     mut requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<Event>,
 ) -> Result<(), Failure> {

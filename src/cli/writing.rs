@@ -1,22 +1,29 @@
-//! Who writes: the name that goes into the history of every document that a command changes.
+//! How a command writes: under whose name, and into how many regions.
 
 use super::http::Call;
 use crate::cli::Failure;
+use crate::consistency::{Asked, WriteConcern};
 
-/// Whose name a writing command signs with.
+/// Whose name a writing command signs with, and where its writes have to be.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub(crate) struct AuthorArgs {
+pub(crate) struct WritingArgs {
     /// The name that is kept with the change
     #[arg(long, env = "ANABRANCH_AUTHOR", value_name = "NAME", value_parser = author)]
     author: Option<String>,
+
+    /// Wait until the write is durable in more regions than the one that takes it: regions=2,
+    /// regions=eu-west,us-east, majority or all; with a time limit as in 'majority;
+    /// timeout=500ms'. What is not there in time stays written, and the exit code is 6
+    #[arg(long, env = "ANABRANCH_WRITE_CONCERN", value_name = "CONCERN")]
+    write_concern: Option<Asked<WriteConcern>>,
 }
 
-impl AuthorArgs {
+impl WritingArgs {
     /// Returns who decides: decisions of people are signed with the name of their account, if
     /// they do not give another one.
     pub(crate) fn or_account(self) -> Self {
         let account = || std::env::var("USER").ok().filter(|name| author(name).is_ok());
-        Self { author: self.author.or_else(account) }
+        Self { author: self.author.or_else(account), ..self }
     }
 
     /// Returns the name.
@@ -24,12 +31,13 @@ impl AuthorArgs {
         self.author.as_deref()
     }
 
-    /// Signs a request.
+    /// Signs a request, and says where the write has to be.
     ///
     /// # Errors
     /// `Usage` if the name cannot stand in a header.
     pub(crate) fn sign(&self, call: Call) -> Result<Call, Failure> {
-        call.header("author", self.name())
+        let concern = self.write_concern.as_ref().map(ToString::to_string);
+        call.header("author", self.name())?.header("write-concern", concern.as_deref())
     }
 }
 
