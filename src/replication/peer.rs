@@ -8,7 +8,7 @@ use anabranch_crdt::ids::{Origin, Sequence};
 use anabranch_crdt::version::VersionVector;
 
 use super::clock::{Heard, PeerClock};
-use super::{LinkId, ReplicationSettings, Ticket};
+use super::{LinkId, ReplicationSettings, Ticket, Traffic};
 
 /// One region other than this one. It outlives its links.
 #[derive(Debug, Default)]
@@ -19,6 +19,7 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     pub(super) clock: PeerClock,
     pub(super) last_error: Option<String>,
+    pub(super) traffic: Traffic,
 }
 
 /// One connection to a peer.
@@ -48,6 +49,8 @@ pub(super) struct Link {
     pub(super) digests: u64,
     /// The mark that goes back with the next digest.
     pub(super) heard_mark: Option<Heard>,
+    /// The digest of the member table that the peer was told, and when.
+    pub(super) members_told: Option<(u64, Duration)>,
 }
 
 impl Link {
@@ -69,6 +72,7 @@ impl Link {
             last_digest: now,
             digests: 0,
             heard_mark: None,
+            members_told: None,
         }
     }
 

@@ -15,6 +15,8 @@ use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+use super::members::{self, Member, MemberDecodeError};
+
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
 
 /// The first byte of every frame.
@@ -48,6 +50,8 @@ pub enum Frame {
     Pull(Pull),
     /// The regions of origins.
     Names(Vec<(Origin, RegionName)>),
+    /// Records of the member table, in the order of the regions.
+    Members(Vec<Member>),
 }
 
 /// Who a node is and what it has.
@@ -65,6 +69,8 @@ pub struct Hello {
     pub direct: Vec<Origin>,
     /// Whether the sender has already got the receiver's hello.
     pub heard: bool,
+    /// The digest of the sender's member table; 0 from a peer of an earlier release.
+    pub members: u64,
 }
 
 /// What a node has, and how it is connected.
@@ -80,6 +86,8 @@ pub struct Digest {
     pub unnamed: Vec<Origin>,
     /// What the sender's clocks show; a peer of an earlier release does not say it.
     pub reading: Option<Reading>,
+    /// The digest of the sender's member table; 0 from a peer of an earlier release.
+    pub members: u64,
 }
 
 /// What a node's clocks show when it sends, by which the receiver measures them.
@@ -133,6 +141,9 @@ pub enum DecodeError {
     /// A name breaks its rules.
     #[error("bad name: {0}")]
     Name(#[from] NameError),
+    /// A record of a member breaks its rules.
+    #[error("{0}")]
+    Member(#[from] MemberDecodeError),
     /// The bytes are not the one encoding of what they say.
     #[error("{0} is not in its one form")]
     Form(&'static str),
@@ -158,6 +169,7 @@ impl Frame {
             Self::Digest(digest) => control::encode_digest(digest),
             Self::Pull(pull) => control::encode_pull(pull),
             Self::Names(names) => control::encode_names(names),
+            Self::Members(members) => control::encode_members(members),
         }
     }
 
@@ -178,6 +190,7 @@ impl Frame {
             KIND_DIGEST => control::decode_digest(body).map(Self::Digest),
             KIND_PULL => control::decode_pull(body).map(Self::Pull),
             KIND_NAMES => control::decode_names(body).map(Self::Names),
+            KIND_MEMBERS => Ok(Self::Members(members::decode_members(body)?)),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -189,6 +202,7 @@ const KIND_ACK: u8 = 3;
 const KIND_DIGEST: u8 = 4;
 const KIND_PULL: u8 = 5;
 const KIND_NAMES: u8 = 6;
+const KIND_MEMBERS: u8 = 10;
 
 #[cfg(test)]
 mod tests;

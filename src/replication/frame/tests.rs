@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::replication::members::arbitrary::tables;
 
 fn origins() -> impl Strategy<Value = Origin> {
     any::<[u8; 16]>().prop_map(Origin::from_bytes)
@@ -50,15 +51,15 @@ fn readings() -> impl Strategy<Value = Reading> {
 
 fn frames() -> impl Strategy<Value = Frame> {
     let region = "[a-zA-Z0-9][a-z0-9_.-]{0,31}".prop_map(|name| name.parse().unwrap());
-    let hello = (region, origins(), vectors(), names(), sets(), any::<bool>()).prop_map(
-        |(region, origin, vector, names, direct, heard)| {
-            Frame::Hello(Hello { region, origin, vector, names, direct, heard })
-        },
-    );
+    let hello = (region, origins(), vectors(), names(), sets(), any::<bool>(), any::<u64>())
+        .prop_map(|(region, origin, vector, names, direct, heard, members)| {
+            Frame::Hello(Hello { region, origin, vector, names, direct, heard, members })
+        });
     let reading = proptest::option::of(readings());
-    let digest = (vectors(), 0..=Timestamp::MAX.0, sets(), sets(), reading).prop_map(
-        |(vector, clock, direct, unnamed, reading)| {
-            Frame::Digest(Digest { vector, clock: Timestamp(clock), direct, unnamed, reading })
+    let digest = (vectors(), 0..=Timestamp::MAX.0, sets(), sets(), reading, any::<u64>()).prop_map(
+        |(vector, clock, direct, unnamed, reading, members)| {
+            let clock = Timestamp(clock);
+            Frame::Digest(Digest { vector, clock, direct, unnamed, reading, members })
         },
     );
     let pull = (origins(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
@@ -73,6 +74,7 @@ fn frames() -> impl Strategy<Value = Frame> {
         digest,
         pull,
         names().prop_map(Frame::Names),
+        tables().prop_map(Frame::Members),
     ]
 }
 
@@ -112,7 +114,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(kind in 0_u8..8, body in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(kind in 0_u8..20, body in vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from([&[FORMAT_VERSION, kind], &body[..]].concat());
         if let Ok(frame) = Frame::decode(&bytes) {
             prop_assert_eq!(frame.encode(), bytes);
@@ -161,6 +163,7 @@ fn a_digest_without_a_reading_is_understood() {
         direct: Vec::new(),
         unnamed: Vec::new(),
         reading: None,
+        members: 0,
     };
     assert_eq!(Frame::decode(&bytes.into()).unwrap(), Frame::Digest(digest));
 }
