@@ -96,7 +96,7 @@ impl Replication {
     pub fn cluster(&self, now: Now) -> ClusterView {
         let own = RegionView {
             region: self.settings.region.clone(),
-            state: MemberState::Active,
+            state: self.members.own_standing().state,
             connected: true,
             origin: Some(self.origin),
             held: Arc::new(self.durable.clone()),
@@ -106,7 +106,7 @@ impl Replication {
             let link = peer.link.as_ref();
             RegionView {
                 region: region.clone(),
-                state: MemberState::Active,
+                state: self.state_of(region),
                 connected: link.is_some(),
                 origin: link.and_then(|link| link.origin),
                 held: Arc::new(peer.known.clone()),
@@ -114,6 +114,11 @@ impl Replication {
             }
         });
         ClusterView { regions: std::iter::once(own).chain(peers).collect() }
+    }
+
+    fn state_of(&self, region: &RegionName) -> MemberState {
+        // A region whose record is lost counts until it is given up.
+        self.members.get(region).map_or(MemberState::Active, |member| member.standing.state)
     }
 
     /// Returns a number that grows whenever [`Replication::cluster`] has something new to say.

@@ -120,7 +120,10 @@ impl Input {
             | Self::Disconnected { .. }
             | Self::Frame { .. }
             | Self::Committed { .. }
-            | Self::Renewed { .. } => true,
+            | Self::Renewed { .. }
+            | Self::Joining { .. }
+            | Self::Told { .. }
+            | Self::Steer { .. } => true,
             Self::Appended { .. } | Self::Read { .. } | Self::Timeout => false,
         }
     }

@@ -105,7 +105,7 @@ fn done(effect: Effect) -> Option<Done> {
         Effect::Read { ticket, origin, after, .. } => Done::Read(ticket, origin, after.0),
         Effect::Close { link, reason } => Done::Closed(link.0, reason),
         Effect::NameOrigin { origin, region } => Done::Named(origin, region.to_string()),
-        Effect::ObserveClock { .. } => return None,
+        Effect::ObserveClock { .. } | Effect::Members { .. } => return None,
         Effect::RenewOrigin => Done::Renew,
     })
 }
@@ -146,6 +146,7 @@ fn hello(name: &str, vector: &[Dot], direct: &[Origin]) -> Frame {
         names: Vec::new(),
         direct: direct.to_vec(),
         heard: false,
+        members: 0,
     })
 }
 
@@ -156,6 +157,7 @@ fn digest(vector: &[Dot], direct: &[Origin]) -> Frame {
         direct: direct.to_vec(),
         unnamed: Vec::new(),
         reading: None,
+        members: 0,
     })
 }
 
@@ -440,6 +442,7 @@ fn names_of_origins_spread_to_those_who_ask() {
         direct: Vec::new(),
         unnamed: vec![origin(2), origin(9)],
         reading: None,
+        members: 0,
     });
     let answer = Frame::Names(vec![(origin(2), region("b"))]);
     assert_eq!(node.receive(1, &question), [Done::Sent(1, answer)]);
@@ -492,6 +495,7 @@ fn a_digest_that_brings_a_mark_back_measures_the_peers_clock() {
             direct: Vec::new(),
             unnamed: Vec::new(),
             reading: Some(frame::Reading { wall: Timestamp(wall), mark, echo }),
+            members: 0,
         })
     };
     node.receive(1, &reading(60_000_000, 77, None));

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::link::LinkEvent;
 use super::refusal::Loudness;
 use super::{LinkState, TransportSettings};
-use crate::settings::{Limits, RegionSettings, Settings};
+use crate::settings::{Joining, Limits, Neighbours, RegionSettings, Settings};
 use rig::{Node, Pki, address, linked, nowhere, region, soon};
 
 #[tokio::test]
@@ -205,6 +205,7 @@ fn a_node_dials_every_region_but_its_own() {
         name: region(name),
         quic: at(port),
         http: at(9),
+        peers: Neighbours::All,
     });
     let mut node = Settings {
         cluster_name: "test".to_owned(),
@@ -215,10 +216,12 @@ fn a_node_dials_every_region_but_its_own() {
         limits: Limits::default(),
         data: PathBuf::new(),
         pki: pki.paths("b", 30),
+        joining: Joining::default(),
     };
     let settings = TransportSettings::new(&node).unwrap();
     assert_eq!(settings.bind, at(2));
-    assert_eq!(settings.peers, BTreeMap::from([(region("a"), at(1)), (region("c"), at(3))]));
+    let dialled: Vec<_> = settings.regions.iter().map(|region| (&region.name, region.quic)).collect();
+    assert_eq!(dialled, [(&region("a"), at(1)), (&region("c"), at(3))]);
     assert!(settings.max_frame_bytes > settings.frame_bytes);
     node.region = region("d");
     assert!(TransportSettings::new(&node).unwrap_err().to_string().contains("d is no region"));

@@ -35,8 +35,7 @@ use twox_hash::XxHash3_64;
 
 use super::MemberState;
 
-pub(super) use record::{decode_members, encode_members};
-pub use record::{MemberDecodeError, decode_member_table};
+pub use record::{MemberDecodeError, decode_members, encode_members};
 
 /// The most regions that a table holds, those that are gone included.
 pub const MAX_MEMBERS: usize = 256;

@@ -27,23 +27,20 @@ pub enum MemberDecodeError {
 }
 
 /// Encodes records, in the order of their names.
-pub(in crate::replication) fn encode_members(members: &[Member]) -> Vec<u8> {
+///
+/// # Panics
+/// Never: plain structs encode into memory.
+#[must_use]
+pub fn encode_members(members: &[Member]) -> Vec<u8> {
     let wire: Vec<MemberWire> = members.iter().map(MemberWire::from).collect();
     serde_cbor::to_vec(&wire).expect("plain structs encode into memory")
 }
 
-/// Decodes a stored table.
+/// Decodes records: strictly ascending by name, each in its one form.
 ///
 /// # Errors
 /// See [`MemberDecodeError`].
-pub fn decode_member_table(bytes: &[u8]) -> Result<Vec<Member>, MemberDecodeError> {
-    decode_members(bytes)
-}
-
-/// Decodes records: strictly ascending by name, each in its one form.
-pub(in crate::replication) fn decode_members(
-    bytes: &[u8],
-) -> Result<Vec<Member>, MemberDecodeError> {
+pub fn decode_members(bytes: &[u8]) -> Result<Vec<Member>, MemberDecodeError> {
     if bytes.len() > MAX_BYTES {
         return Err(MemberDecodeError::Range("size of a list of members"));
     }

@@ -411,6 +411,8 @@ impl World {
                 let delay = self.disk_delay();
                 self.schedule_in(delay, Event::Renewed { node, life });
             }
+            // Nobody joins or leaves here.
+            Effect::Members { .. } => {}
         }
     }
 
