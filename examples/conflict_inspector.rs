@@ -22,7 +22,7 @@ use anabranch::document::{
     ConflictFilter, Documents, NamedConflict, Precondition, Settling, Write,
 };
 use anabranch::node::{Node, NodeBuilder};
-use anabranch::settings::{Limits, RegionSettings, Settings};
+use anabranch::settings::{Joining, Limits, Neighbours, RegionSettings, Settings};
 use anabranch::transport::LinkState;
 use anabranch_crdt::conflict::ConflictState;
 use anabranch_crdt::edit::Edit;
@@ -221,6 +221,7 @@ async fn start_cluster(home: &Path) -> Outcome<[Node; 3]> {
             limits: Limits::default(),
             data: home.join(region.as_str()),
             pki: pki.ok_or("no certificate was made")?.clone(),
+            joining: Joining::default(),
             region,
         };
         nodes.push(NodeBuilder::new(settings).start().await?);
@@ -238,7 +239,7 @@ fn collections() -> Outcome<BTreeMap<CollectionName, Policies>> {
 fn on_loopback(name: RegionName) -> Outcome<RegionSettings> {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let quic = UdpSocket::bind(loopback)?.local_addr()?;
-    Ok(RegionSettings { name, quic, http: loopback })
+    Ok(RegionSettings { name, quic, http: loopback, peers: Neighbours::All })
 }
 
 /// How long regions may take to agree: far more than they need.

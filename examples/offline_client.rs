@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anabranch::client::{Client, ClientSettings, Side, SyncReport};
 use anabranch::node::{Node, NodeBuilder};
 use anabranch::pki::{self, Authority, Overwrite, Validity};
-use anabranch::settings::{Limits, PkiPaths, RegionSettings, Settings};
+use anabranch::settings::{Joining, Limits, Neighbours, PkiPaths, RegionSettings, Settings};
 use anabranch_crdt::edit::Edit;
 use anabranch_crdt::ids::{ClusterId, DocumentName};
 use serde_json::{Value, json};
@@ -138,11 +138,17 @@ async fn start_region(home: &Path, cluster: ClusterId) -> Outcome<Node> {
         cluster_name: "example".to_owned(),
         cluster,
         region: region.clone(),
-        regions: vec![RegionSettings { name: region, quic: free, http: free }],
+        regions: vec![RegionSettings {
+            name: region,
+            quic: free,
+            http: free,
+            peers: Neighbours::All,
+        }],
         collections: BTreeMap::new(),
         limits: Limits::default(),
         data: home.join("node"),
         pki: pki::paths(home, "eu-west"),
+        joining: Joining::default(),
     };
     let node = NodeBuilder::new(settings).start().await?;
     println!(

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use anabranch::document::{Precondition, Write};
 use anabranch::node::NodeBuilder;
-use anabranch::settings::{Limits, RegionSettings, Settings};
+use anabranch::settings::{Joining, Limits, Neighbours, RegionSettings, Settings};
 use anabranch_crdt::edit::Edit;
 use anabranch_crdt::ids::{ClusterId, DocumentName, RegionName};
 use serde_json::{Value, json};
@@ -76,11 +76,17 @@ fn settings(home: &Path) -> Result<Settings, Box<dyn Error>> {
     Ok(Settings {
         cluster_name: "example".to_owned(),
         cluster,
-        regions: vec![RegionSettings { name: region.clone(), quic: free, http: free }],
+        regions: vec![RegionSettings {
+            name: region.clone(),
+            quic: free,
+            http: free,
+            peers: Neighbours::All,
+        }],
         collections: BTreeMap::new(),
         limits: Limits::default(),
         data: home.join("data"),
         pki: certificates.remove(&region).ok_or("no certificate was made")?,
+        joining: Joining::default(),
         region,
     })
 }

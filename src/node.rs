@@ -22,13 +22,13 @@ use uuid::Uuid;
 use crate::api::{self, ApiState, Sources};
 use crate::consistency::Consistency;
 use crate::document::{
-    Collections, Documents, Doorbell, NodeClock, OwnerQueues, Owners, Redecider, Retention,
-    Setting, WallClock, owner_queues,
+    Closed, Collections, Documents, Door, Doorbell, NodeClock, OwnerQueues, Owners, Redecider,
+    Retention, Setting, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
 use crate::leaf;
-use crate::replication::PeerStatus;
+use crate::replication::{Member, MemberState, Members, PeerStatus};
 use crate::settings::{RegionSettings, Settings};
 use crate::subscription::{Changes, ConflictBell, Conflicts};
 use crate::transport::{
@@ -83,7 +83,7 @@ impl NodeBuilder {
             parts.close().await;
             return Err(error);
         }
-        let parts = match self.connect(parts) {
+        let parts = match self.connect(parts, http) {
             Ok(parts) => parts,
             Err(failed) => {
                 let (error, storage) = *failed;
@@ -117,10 +117,11 @@ impl NodeBuilder {
         journal.name_origin(journal.origin(), &self.settings.region);
         let loaded = collections.load(&journal);
         loaded.inspect_err(|_| journal.close())?;
-        let documents = self.documents(&journal, &clock, collections, (owners, queues));
+        let door = Door::default();
+        let documents = self.documents(&journal, &clock, collections, &door, (owners, queues));
         let (documents, owners) = documents.inspect_err(|_| journal.close())?;
         let commits = Some(commit_receiver);
-        Ok(Storage { journal, documents, owners, clock, bell, commits })
+        Ok(Storage { journal, documents, owners, clock, bell, door, commits })
     }
 
     fn documents(
@@ -128,6 +129,7 @@ impl NodeBuilder {
         journal: &Journal,
         clock: &NodeClock,
         collections: Collections,
+        door: &Door,
         (owners, queues): (usize, OwnerQueues),
     ) -> Result<(Documents, Owners), Error> {
         let mut limits = self.settings.limits.clone();
@@ -139,6 +141,7 @@ impl NodeBuilder {
             owners,
             journal: journal.clone(),
             clock: clock.clone(),
+            door: door.clone(),
         };
         Documents::start(setting, queues)
     }
@@ -183,10 +186,17 @@ impl NodeBuilder {
     }
 
     /// Starts the transport; gives the storage back for closing if that fails.
-    fn connect(&self, mut storage: Storage) -> Result<Parts, Box<(Error, Storage)>> {
+    fn connect(
+        &self,
+        mut storage: Storage,
+        http: SocketAddr,
+    ) -> Result<Parts, Box<(Error, Storage)>> {
         let changes = Changes::new(storage.journal.clone(), storage.documents.clone());
-        let settings = TransportSettings::new(&self.settings)
-            .map(|settings| TransportSettings { delay: self.delays.clone(), ..settings });
+        let settings = TransportSettings::new(&self.settings).map(|settings| TransportSettings {
+            delay: self.delays.clone(),
+            http,
+            ..settings
+        });
         let started = match (settings, storage.commits.take()) {
             (Ok(settings), Some(commits)) => {
                 let hooks = self.hooks(&storage, &changes);
@@ -209,6 +219,7 @@ impl NodeBuilder {
         let journal = storage.journal.clone();
         let region = self.settings.region.clone();
         let limits = self.settings.limits.clone();
+        let door = storage.door.clone();
         let leaves = leaf::Service::new(storage.documents.clone(), changes.clone(), limits);
         TransportHooks {
             observe_clock: Arc::new(move |seen| clock.observe(seen)),
@@ -221,6 +232,7 @@ impl NodeBuilder {
             origin_renewed: Arc::new(move |identity| {
                 journal.name_origin(identity.origin, &region);
             }),
+            standing: Arc::new(move |members| door.set(closed(members))),
             leaf: Some(Arc::new(leaves)),
         }
     }
@@ -233,6 +245,7 @@ struct Storage {
     owners: Owners,
     clock: NodeClock,
     bell: ConflictBell,
+    door: Door,
     commits: Option<crate::transport::CommitReceiver>,
 }
 
@@ -300,6 +313,8 @@ impl Node {
             peers: handle.status(),
             clock: parts.storage.clock.clone(),
             consistency: consistency.clone(),
+            door: parts.storage.door.clone(),
+            transport: handle.clone(),
             origin: Box::new(move || journal.origin()),
         };
         let (edge_stop, mut stopped) = watch::channel(false);
@@ -312,7 +327,8 @@ impl Node {
         let mut chores = JoinSet::new();
         chores.spawn(consistency.run().in_current_span());
         chores.spawn(Redecider::new(documents.clone()).run().in_current_span());
-        let peers = settings.regions.len().saturating_sub(1);
+        let members = handle.members();
+        let peers = move || members.borrow().others().count();
         chores.spawn(Retention::new(documents, peers).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })
@@ -403,6 +419,29 @@ fn edge_failure(ended: Option<Result<std::io::Result<()>, JoinError>>) -> Option
 
 fn failed(what: &str) -> Error {
     Error::new(ErrorKind::Internal, "part_failed", what)
+}
+
+/// Tells why a region that stands like this takes no writes, if it takes none.
+fn closed(members: &Members) -> Option<Closed> {
+    let standing = members.own_standing();
+    let own = members.own();
+    let (code, why) = match standing.state {
+        MemberState::Active => return None,
+        MemberState::Draining => ("draining", format!("{own} is draining")),
+        MemberState::Left => ("region_left", format!("{own} has left the cluster")),
+        MemberState::Forgotten => {
+            let cure = "it returns when it is started with `--join ADDRESS`";
+            ("region_forgotten", format!("the other regions go on without {own}; {cure}"))
+        }
+    };
+    let active = |member: &&Member| member.standing.state == MemberState::Active;
+    let http = |member: &Member| Some(format!("http://{}", member.contact.as_ref()?.http));
+    let others: Vec<String> = members.others().filter(active).filter_map(http).collect();
+    let elsewhere = match others.is_empty() {
+        true => String::new(),
+        false => format!(": write at {}", others.join(", ")),
+    };
+    Some(Closed { code, message: format!("{why}, and takes no writes{elsewhere}") })
 }
 
 fn own_region(settings: &Settings) -> Result<&RegionSettings, Error> {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use anabranch_crdt::ids::{ClusterId, CollectionName, RegionName};
 use anabranch_crdt::policy::Policies;
 
+pub use crate::replication::Neighbours;
+
 /// Everything that a node is told about its cluster.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -29,6 +31,29 @@ pub struct Settings {
     pub data: PathBuf,
     /// Where the certificates are; see `anabranch pki`.
     pub pki: PkiPaths,
+    /// How this node joins its cluster, and how others reach it.
+    pub joining: Joining,
+}
+
+/// How a node joins its cluster, and how others reach it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// Nodes (QUIC addresses) that are asked to take this node in. They are asked until one has
+    /// done so; a node that is a member already loses nothing by asking.
+    pub ask: Vec<SocketAddr>,
+    /// Where others reach this node, if that is not where it listens.
+    pub advertised: Advertised,
+    /// Whether no file names this node's region: its addresses then go to the others by gossip.
+    pub unlisted: bool,
+}
+
+/// Where others reach a node; `None` is what the configuration says of its region.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Advertised {
+    /// For other regions and offline-first clients (UDP).
+    pub quic: Option<SocketAddr>,
+    /// For applications (TCP).
+    pub http: Option<SocketAddr>,
 }
 
 /// One region and the addresses of its node.
@@ -40,6 +65,8 @@ pub struct RegionSettings {
     pub quic: SocketAddr,
     /// Where the node listens for HTTP (TCP).
     pub http: SocketAddr,
+    /// The regions that it has links with. A link needs the will of both.
+    pub peers: Neighbours,
 }
 
 /// The files of this node's identity, in PEM.

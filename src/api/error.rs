@@ -11,8 +11,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind};
+use crate::replication::Members;
 
-use super::reply;
+use super::{regions, reply};
 
 /// Codes of [`ErrorKind::Invalid`] that mean: well-formed, but not what a document can take.
 const UNPROCESSABLE: [&str; 11] = [
@@ -85,6 +86,16 @@ impl Problem {
     pub(super) fn with_member(mut self, name: &str, value: Value) -> Self {
         self.0.members.insert(name.to_owned(), value);
         self
+    }
+
+    /// Names the regions that take writes, if this one does not because of where it stands.
+    #[must_use]
+    pub(super) fn with_elsewhere(self, members: &Members) -> Self {
+        if !regions::is_standing(self.0.code) {
+            return self;
+        }
+        let elsewhere = regions::elsewhere(members);
+        self.with_member("regions", elsewhere.into())
     }
 
     /// Writes the body of the reply.

@@ -14,7 +14,7 @@ use axum::response::Response;
 
 use crate::consistency::Lag;
 use crate::document::ClockStatus;
-use crate::replication::PeerStatus;
+use crate::replication::{PeerStatus, Traffic};
 
 use super::request::no_query;
 use super::{Answer, ApiState};
@@ -131,6 +131,33 @@ impl Figures<'_> {
             "Entries that the region has, as far as known, and this node has not.",
             |peer| Some(peer.entries_missing),
         );
+        self.expose_traffic(text);
+    }
+
+    fn expose_traffic(&self, text: &mut Exposition) {
+        let counters: [(&str, &str, fn(&Traffic) -> u64); 3] = [
+            (
+                "anabranch_replication_entry_bytes_sent_total",
+                "Bytes of entries sent to the region.",
+                |traffic| traffic.entry_bytes_sent,
+            ),
+            (
+                "anabranch_replication_entry_bytes_received_total",
+                "Bytes of entries that came from the region.",
+                |traffic| traffic.entry_bytes_received,
+            ),
+            (
+                "anabranch_replication_duplicate_bytes_received_total",
+                "Those of them that were here already.",
+                |traffic| traffic.duplicate_bytes_received,
+            ),
+        ];
+        for (name, help, value) in counters {
+            text.family(name, "counter", help);
+            for peer in self.peers {
+                text.sample(name, &[("peer_region", peer.region.as_str())], value(&peer.traffic));
+            }
+        }
     }
 
     fn expose_consistency(&self, text: &mut Exposition) {
@@ -204,6 +231,7 @@ mod tests {
     use anabranch_crdt::clock::MeasuredClock;
 
     use super::*;
+    use crate::replication::Standing;
 
     #[test]
     fn figures_are_exposed_with_help_and_type() {
@@ -213,12 +241,19 @@ mod tests {
         };
         let peer = PeerStatus {
             region: "ap-south".parse().unwrap(),
+            standing: Standing::ACTIVE,
+            neighbour: true,
             connected: true,
             entries_behind: 12,
             seconds_behind: 1.5,
             entries_missing: 3,
             last_error: None,
             clock: Some(measured),
+            traffic: Traffic {
+                entry_bytes_sent: 70,
+                entry_bytes_received: 90,
+                duplicate_bytes_received: 10,
+            },
         };
         let silent = PeerStatus {
             region: "us-east".parse().unwrap(),
@@ -265,6 +300,12 @@ mod tests {
             "anabranch_majority_reads_total{outcome=\"met\"} 2",
             "anabranch_majority_reads_total{outcome=\"refused\"} 0",
             "anabranch_data_lag_seconds 0.5",
+            "anabranch_replication_entry_bytes_sent_total{peer_region=\"ap-south\"} 70",
+            "anabranch_replication_entry_bytes_sent_total{peer_region=\"us-east\"} 70",
+            "anabranch_replication_entry_bytes_received_total{peer_region=\"ap-south\"} 90",
+            "anabranch_replication_entry_bytes_received_total{peer_region=\"us-east\"} 90",
+            "anabranch_replication_duplicate_bytes_received_total{peer_region=\"ap-south\"} 10",
+            "anabranch_replication_duplicate_bytes_received_total{peer_region=\"us-east\"} 10",
             &build,
         ];
         assert_eq!(samples, expected);

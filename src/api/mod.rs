@@ -20,6 +20,7 @@ mod ledger;
 mod listing;
 mod metrics;
 mod precondition;
+mod regions;
 mod reply;
 mod request;
 mod serve;
@@ -41,10 +42,11 @@ use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::consistency::Consistency;
-use crate::document::{Documents, NodeClock};
+use crate::document::{Documents, Door, NodeClock};
 use crate::replication::PeerStatus;
-use crate::settings::{Limits, RegionSettings, Settings};
+use crate::settings::{Limits, Settings};
 use crate::subscription::{Changes, Conflicts};
+use crate::transport::TransportHandle;
 
 use self::body::Intake;
 use self::error::Problem;
@@ -65,6 +67,10 @@ pub struct Sources {
     pub consistency: Consistency,
     /// The node's clock.
     pub clock: NodeClock,
+    /// Whether this node takes writes.
+    pub door: Door,
+    /// The links, and the member table.
+    pub transport: TransportHandle,
     /// Tells the present origin of this node, which may change while it runs.
     pub origin: Box<dyn Fn() -> Origin + Send + Sync>,
 }
@@ -85,7 +91,6 @@ struct Shared {
     cluster: ClusterId,
     region: RegionName,
     region_header: HeaderValue,
-    regions: Vec<RegionSettings>,
     limits: Limits,
     intake: Intake,
     closing: watch::Sender<bool>,
@@ -103,7 +108,6 @@ impl ApiState {
             cluster: settings.cluster,
             region: settings.region.clone(),
             region_header,
-            regions: settings.regions.clone(),
             limits: settings.limits.clone(),
             intake: Intake::new(&settings.limits),
             closing: watch::Sender::new(false),
@@ -251,6 +255,12 @@ fn routes() -> Routes {
         .describe(Method::DELETE, "/v1/collections/{collection}")
         .route(MethodFilter::POST, "/v1/collections/{collection}", collections::act)
         .describe(Method::POST, "/v1/collections/{collection}:simulate")
+        .get("/v1/regions", regions::list)
+        .route(MethodFilter::POST, "/v1/regions/{region}", regions::act)
+        .describe(Method::POST, "/v1/regions/{region}:drain")
+        .describe(Method::POST, "/v1/regions/{region}:undrain")
+        .describe(Method::POST, "/v1/regions/{region}:leave")
+        .describe(Method::POST, "/v1/regions/{region}:forget")
         .get("/v1/replication", status::replication)
         .get("/v1/status", status::status)
         .get("/v1/limits", status::limits)
@@ -285,7 +295,9 @@ where
             let traced = tracing::enabled!(tracing::Level::TRACE)
                 .then(|| (request.method().clone(), request.uri().path().to_owned()));
             let token = request.headers().get(reply::SESSION_TOKEN).cloned();
+            let members = state.0.sources.transport.members();
             let answer = (self.0)(state.clone(), request).await;
+            let answer = answer.map_err(|problem| problem.with_elsewhere(&members.borrow()));
             let mut response = answer.unwrap_or_else(IntoResponse::into_response);
             session::complete(&state, token.as_ref(), &mut response);
             let headers = response.headers_mut();

@@ -1,6 +1,7 @@
 //! What a node says of itself: replication, status, limits, health, and its own description.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anabranch_crdt::clock::ClockOffset;
 use anabranch_crdt::ids::{MAX_COLLECTION_BYTES, MAX_KEY_BYTES};
@@ -9,7 +10,8 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::replication::PeerStatus;
+use crate::document::Closed;
+use crate::replication::{Member, PeerStatus};
 
 use super::request::no_query;
 use super::{Answer, ApiState, Problem, conflicts, listing, reply, serve};
@@ -42,15 +44,20 @@ pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
 /// `GET /v1/status`.
 pub(super) async fn status(state: ApiState, request: Request) -> Answer {
     no_query(request.uri().query())?;
-    let region = |region: &crate::settings::RegionSettings| RegionJson {
-        name: region.name.to_string(),
-        http: region.http.to_string(),
-        quic: region.quic.to_string(),
+    let region = |member: &Member| {
+        let contact = member.contact.as_ref()?;
+        Some(RegionJson {
+            name: member.region.to_string(),
+            http: contact.http.to_string(),
+            quic: contact.quic.to_string(),
+            state: member.standing.as_str(),
+        })
     };
+    let members = Arc::clone(&state.0.sources.transport.members().borrow());
     Ok(reply::json(&StatusJson {
         cluster: ClusterJson { name: &state.0.cluster_name, id: state.0.cluster.to_string() },
         region: state.0.region.as_str(),
-        regions: state.0.regions.iter().map(region).collect(),
+        regions: members.iter().filter_map(region).collect(),
         version: env!("CARGO_PKG_VERSION"),
     }))
 }
@@ -107,6 +114,10 @@ pub(super) async fn readyz(state: ApiState, request: Request) -> Answer {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail);
         return Err(problem.with_retry().with_member("ready", false.into()));
     }
+    if let Some(Closed { code, message }) = state.0.sources.door.closed() {
+        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        return Err(problem.with_member("ready", false.into()));
+    }
     Ok(reply::json_bytes(StatusCode::OK, Bytes::from_static(b"{\"ready\":true}")))
 }
 
@@ -130,6 +141,8 @@ struct OriginJson {
 #[derive(Serialize)]
 struct PeerJson<'a> {
     region: &'a str,
+    state: &'static str,
+    neighbour: bool,
     connected: bool,
     entries_behind: u64,
     seconds_behind: f64,
@@ -137,12 +150,17 @@ struct PeerJson<'a> {
     last_error: Option<&'a str>,
     clock_offset_ms: Option<f64>,
     round_trip_ms: Option<f64>,
+    entry_bytes_sent: u64,
+    entry_bytes_received: u64,
+    duplicate_bytes_received: u64,
 }
 
 impl<'a> PeerJson<'a> {
     fn new(peer: &'a PeerStatus) -> Self {
         Self {
             region: peer.region.as_str(),
+            state: peer.standing.as_str(),
+            neighbour: peer.neighbour,
             connected: peer.connected,
             entries_behind: peer.entries_behind,
             seconds_behind: peer.seconds_behind,
@@ -150,6 +168,9 @@ impl<'a> PeerJson<'a> {
             last_error: peer.last_error.as_deref(),
             clock_offset_ms: peer.clock.map(|clock| millis(clock.offset)),
             round_trip_ms: peer.clock.map(|clock| clock.round_trip.as_secs_f64() * 1e3),
+            entry_bytes_sent: peer.traffic.entry_bytes_sent,
+            entry_bytes_received: peer.traffic.entry_bytes_received,
+            duplicate_bytes_received: peer.traffic.duplicate_bytes_received,
         }
     }
 }
@@ -177,6 +198,7 @@ struct RegionJson {
     name: String,
     http: String,
     quic: String,
+    state: &'static str,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. What a command prints as data goes to stdout,
 //! messages go to stderr, and the exit code says how it went.
 
+mod author;
 mod bench;
 mod collections;
 mod config;

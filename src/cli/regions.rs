@@ -1,4 +1,6 @@
-//! `anabranch regions`: how replication stands, as one node sees it.
+//! `anabranch regions`: who is in the cluster, and how replication stands, as one node sees it.
+
+mod members;
 
 use clap::Subcommand;
 use serde::Deserialize;
@@ -10,7 +12,7 @@ use super::output::{
 };
 use crate::cli::Failure;
 
-/// Shows how replication between regions stands
+/// Shows how replication between regions stands, and changes who is in the cluster
 #[derive(Debug, clap::Args)]
 pub(crate) struct RegionsArgs {
     #[command(subcommand)]
@@ -20,6 +22,11 @@ pub(crate) struct RegionsArgs {
 #[derive(Debug, Subcommand)]
 enum RegionsCommand {
     Status(StatusArgs),
+    List(members::ListArgs),
+    Drain(members::DrainArgs),
+    Undrain(members::UndrainArgs),
+    Leave(members::LeaveArgs),
+    Forget(members::ForgetArgs),
 }
 
 /// Shows every peer of a node: connected or not, and how far behind
@@ -49,7 +56,17 @@ node knows to exist and does not have yet.";
 /// # Errors
 /// The node cannot be reached.
 pub(crate) async fn run(args: RegionsArgs) -> Result<(), Failure> {
-    let RegionsCommand::Status(args) = args.command;
+    match args.command {
+        RegionsCommand::Status(args) => status(args).await,
+        RegionsCommand::List(args) => members::list(args).await,
+        RegionsCommand::Drain(args) => members::drain(args).await,
+        RegionsCommand::Undrain(args) => members::undrain(args).await,
+        RegionsCommand::Leave(args) => members::leave(args).await,
+        RegionsCommand::Forget(args) => members::forget(args).await,
+    }
+}
+
+async fn status(args: StatusArgs) -> Result<(), Failure> {
     let reply = Client::new(&args.node).send(Call::get("/v1/replication")).await?;
     let body = reply.json()?;
     match args.output {

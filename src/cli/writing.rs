@@ -1,5 +1,6 @@
 //! How a command writes: under whose name, and into how many regions.
 
+use super::author::AuthorArgs;
 use super::http::Call;
 use crate::cli::Failure;
 use crate::consistency::{Asked, WriteConcern};
@@ -7,9 +8,8 @@ use crate::consistency::{Asked, WriteConcern};
 /// Whose name a writing command signs with, and where its writes have to be.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct WritingArgs {
-    /// The name that is kept with the change
-    #[arg(long, env = "ANABRANCH_AUTHOR", value_name = "NAME", value_parser = author)]
-    author: Option<String>,
+    #[command(flatten)]
+    author: AuthorArgs,
 
     /// Wait until the write is durable in more regions than the one that takes it: regions=2,
     /// regions=eu-west,us-east, majority or all; with a time limit as in 'majority;
@@ -22,13 +22,7 @@ impl WritingArgs {
     /// Returns who decides: decisions of people are signed with the name of their account, if
     /// they do not give another one.
     pub(crate) fn or_account(self) -> Self {
-        let account = || std::env::var("USER").ok().filter(|name| author(name).is_ok());
-        Self { author: self.author.or_else(account), ..self }
-    }
-
-    /// Returns the name.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.author.as_deref()
+        Self { author: self.author.or_account(), ..self }
     }
 
     /// Signs a request, and says where the write has to be.
@@ -37,31 +31,6 @@ impl WritingArgs {
     /// `Usage` if the name cannot stand in a header.
     pub(crate) fn sign(&self, call: Call) -> Result<Call, Failure> {
         let concern = self.write_concern.as_ref().map(ToString::to_string);
-        call.header("author", self.name())?.header("write-concern", concern.as_deref())
-    }
-}
-
-fn author(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > AUTHOR_BYTES || text.chars().any(char::is_control) {
-        return Err(format!("a name has 1 to {AUTHOR_BYTES} bytes and no control characters"));
-    }
-    Ok(text.to_owned())
-}
-
-/// What nodes take.
-const AUTHOR_BYTES: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_of_any_language_and_have_no_control_characters() {
-        for good in ["a", "Zoë Ågren", &"x".repeat(256)] {
-            assert_eq!(author(good).as_deref(), Ok(good));
-        }
-        for bad in ["", "a\nb", "\u{1b}[31m", &"x".repeat(257)] {
-            assert!(author(bad).is_err(), "{bad:?}");
-        }
+        self.author.sign(call)?.header("write-concern", concern.as_deref())
     }
 }

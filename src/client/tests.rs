@@ -10,7 +10,7 @@ use super::*;
 use crate::document::{Documents, Precondition, Write};
 use crate::node::{Node, NodeBuilder};
 use crate::pki::{self, Authority, Overwrite, Validity};
-use crate::settings::{RegionSettings, Settings};
+use crate::settings::{Joining, Neighbours, RegionSettings, Settings};
 use crate::transport::LinkState;
 
 /// A cluster's authority and directory; its nodes do not know each other.
@@ -36,11 +36,12 @@ impl Cluster {
             cluster_name: "test".to_owned(),
             cluster: self.authority.cluster(),
             region: name.clone(),
-            regions: vec![RegionSettings { name, quic, http }],
+            regions: vec![RegionSettings { name, quic, http, peers: Neighbours::All }],
             collections: BTreeMap::new(),
             limits: Limits::default(),
             data: self.home.path().join(format!("data-{region}")),
             pki: pki::paths(self.home.path(), region),
+            joining: Joining::default(),
         }
     }
 
@@ -79,7 +80,7 @@ impl Cluster {
 }
 
 fn elsewhere(region: &str, quic: SocketAddr) -> RegionSettings {
-    RegionSettings { name: region.parse().unwrap(), quic, http: any_port() }
+    RegionSettings { name: region.parse().unwrap(), quic, http: any_port(), peers: Neighbours::All }
 }
 
 /// Lets the link between two regions come up, and waits until each has what the other had.

@@ -82,7 +82,7 @@ impl Outcome {
             Row::Document(id, _) | Row::Applied(id, _) | Row::Snapshot { document: id, .. } => {
                 Some(*id)
             }
-            Row::Reached(..) | Row::Conflict(..) | Row::Redecided(..) => None,
+            Row::Reached(..) | Row::Conflict(..) | Row::Redecided(..) | Row::Members(_) => None,
         });
         let all: BTreeSet<DocumentId> = drafts.chain(rows).collect();
         all.into_iter().collect()

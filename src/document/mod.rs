@@ -10,6 +10,7 @@ mod bundles;
 mod cache;
 mod clock;
 mod collections;
+mod door;
 mod doorbell;
 mod history;
 mod in_flight;
@@ -53,6 +54,7 @@ pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use bundles::Adopted;
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
 pub use collections::{CollectionSettings, SettingsWritten};
+pub use door::{Closed, Door};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
 pub use history::{Comparison, Point};
 pub(crate) use listing::named as read_conflict;
@@ -178,6 +180,8 @@ pub struct Setting {
     pub journal: Journal,
     /// What changes are timed by.
     pub clock: NodeClock,
+    /// Whether this node takes writes.
+    pub door: Door,
 }
 
 impl Setting {
@@ -435,7 +439,9 @@ impl Documents {
     /// Asks the owner of a document, and waits for its answer.
     async fn ask<T>(&self, id: DocumentId, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
-        self.queue(id)?.try_send(request(reply)).map_err(|refused| match refused {
+        let request = request(reply);
+        self.setting.door.check(&request)?;
+        self.queue(id)?.try_send(request).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => {
                 let message = "too many requests wait for documents: try again later";
                 Error::new(ErrorKind::Overloaded, "owner_queue_full", message)
@@ -453,7 +459,9 @@ impl Documents {
         request: impl FnOnce(Reply<T>) -> Request,
     ) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
-        self.queue(id)?.send(request(reply)).await.map_err(|_| shutting_down())?;
+        let request = request(reply);
+        self.setting.door.check(&request)?;
+        self.queue(id)?.send(request).await.map_err(|_| shutting_down())?;
         answer.await.unwrap_or_else(|_| Err(shutting_down()))
     }
 

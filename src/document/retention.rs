@@ -5,6 +5,8 @@
 //! collides with them makes the row anew.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_crdt::conflict::{ConflictId, ConflictState};
@@ -22,19 +24,25 @@ use crate::journal::{LedgerCount, LedgerPosition, SettledConflict};
 pub const RETENTION_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// Drops settled conflicts of the documents of a node.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Retention {
     documents: Documents,
-    peers: usize,
+    peers: Arc<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl fmt::Debug for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retention").finish_non_exhaustive()
+    }
 }
 
 impl Retention {
-    /// Makes the retention of a node's documents, whose limits say what is kept. With `peers`,
-    /// other regions, nothing is too old before their clocks have judged this node's: a machine
+    /// Makes the retention of a node's documents, whose limits say what is kept. While there are
+    /// `peers`, other regions, nothing is too old before their clocks have judged this node's: a machine
     /// that starts ten years ahead of the others would drop everything.
     #[must_use]
-    pub fn new(documents: Documents, peers: usize) -> Self {
-        Self { documents, peers }
+    pub fn new(documents: Documents, peers: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+        Self { documents, peers: Arc::new(peers) }
     }
 
     /// Looks through the ledger now, and again every [`RETENTION_PERIOD`], for ever; and for what
@@ -84,7 +92,7 @@ impl Retention {
     /// The time, if it is known well enough to say what is old.
     fn now(&self) -> Option<Timestamp> {
         let clock = &self.documents.setting.clock;
-        if self.peers == 0 { Some(clock.wall()) } else { clock.judged() }
+        if (self.peers)() == 0 { Some(clock.wall()) } else { clock.judged() }
     }
 
     /// Drops the oldest settled rows, at most so many.

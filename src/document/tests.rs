@@ -72,6 +72,7 @@ impl Fixture {
             owners: 2,
             journal: journal.clone(),
             clock: NodeClock::new(wall, Timestamp(0), Duration::from_secs(1)),
+            door: Door::default(),
         };
         let clock = setting.clock.clone();
         let (documents, owners) = Documents::start(setting, queues).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentName, Origin};
+use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
 use bytes::Bytes;
 use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction};
 
@@ -135,7 +135,11 @@ impl<'t, 'p> Tables<'t, 'p> {
                 let place = (*document, *conflict);
                 ledger.write(self.transaction, self.encoder, place, row.as_ref()).map(|()| 0)
             }
-            Row::Redecided(collection, record) => self.redecided(collection, record).map(|()| 0),
+            Row::Redecided(collection, record) => {
+                let key = format!("{}{collection}", table::REDECIDED);
+                self.meta(&key, record).map(|()| 0)
+            }
+            Row::Members(record) => self.meta(table::MEMBERS, record).map(|()| 0),
         }
     }
 
@@ -162,15 +166,10 @@ impl<'t, 'p> Tables<'t, 'p> {
         Ok(())
     }
 
-    fn redecided(
-        &mut self,
-        collection: &CollectionName,
-        record: &Bytes,
-    ) -> Result<(), redb::Error> {
-        let key = format!("{}{collection}", table::REDECIDED);
+    fn meta(&mut self, key: &str, record: &Bytes) -> Result<(), redb::Error> {
         let mut meta = self.transaction.open_table(table::META.definition)?;
         let record = self.encoder.blob(table::META.name, key.as_bytes(), record);
-        meta.insert(key.as_str(), record)?;
+        meta.insert(key, record)?;
         Ok(())
     }
 

@@ -283,6 +283,14 @@ impl Journal {
         reader::collections(&self.inner.shared, after, limit)
     }
 
+    /// Reads what [`super::Row::Members`] stored.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn members(&self) -> Result<Option<Bytes>, ReadError> {
+        reader::members(&self.inner.shared)
+    }
+
     /// Reads what [`super::Row::Redecided`] remembered of each collection.
     ///
     /// # Errors

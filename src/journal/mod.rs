@@ -28,7 +28,7 @@
 //! | `conflict-counts-1` | scope, state, kind | how many rows |
 //! | `conflict-documents-1` | conflict | document |
 //! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region, what is left of its log |
-//! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; how far each collection is re-decided |
+//! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; how far each collection is re-decided; the member table |
 
 mod apply;
 mod digests;
@@ -141,6 +141,8 @@ pub enum Row {
     Conflict(DocumentId, ConflictId, Option<LedgerRow>),
     /// Remembers how far a collection is decided by its settings, in bytes of their owner.
     Redecided(CollectionName, Bytes),
+    /// Replaces the member table of the cluster, in bytes of its owner.
+    Members(Bytes),
 }
 
 /// Commits that build on each other. Once one of them has failed, the rest must not be durable:
@@ -182,6 +184,14 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// Makes a commit of rows, and of nothing else.
+    pub fn of_rows(
+        rows: Vec<Row>,
+        done: impl FnOnce(Result<Arc<Position>, CommitError>) + Send + 'static,
+    ) -> Self {
+        Self { rows, ..Self::of_entries(Vec::new(), done) }
+    }
+
     /// Makes a commit of entries that other leaders admitted, and of nothing else.
     pub fn of_entries(
         entries: Vec<Entry>,

@@ -215,6 +215,17 @@ pub(super) fn collections(
     })
 }
 
+/// The member table, if one was ever stored.
+pub(super) fn members(shared: &Shared) -> Result<Option<Bytes>, ReadError> {
+    let name = table::META.name;
+    shared.store.read(|transaction| {
+        let meta = open(transaction, &table::META)?;
+        let Some(value) = meta.get(table::MEMBERS).map_err(unreadable)? else { return Ok(None) };
+        let fields = Fields::unseal(name, table::MEMBERS.as_bytes(), value.value())?;
+        Ok(Some(Bytes::copy_from_slice(fields.rest())))
+    })
+}
+
 /// What is remembered of how far each collection is decided.
 pub(super) fn redecided(shared: &Shared) -> Result<Vec<(CollectionName, Bytes)>, ReadError> {
     let name = table::META.name;

@@ -75,7 +75,8 @@ pub(super) const CONFLICT_DOCUMENTS: Table<&[u8; 16]> = Table::new("conflict-doc
 pub(super) const ORIGINS: Table<&[u8; 16]> = Table::new("origins-1");
 
 /// Key: a text.
-/// Value: whatever the text names: `format`, `identity`, `fingerprint`, `redecided/COLLECTION`.
+/// Value: whatever the text names: `format`, `identity`, `fingerprint`, `members`,
+/// `redecided/COLLECTION`.
 pub(super) const META: Table<&str> = Table::new("meta-1");
 
 pub(super) fn entry_key(dot: Dot) -> [u8; 24] {
@@ -132,6 +133,9 @@ pub(super) fn snapshot_key(document: DocumentId, generation: Generation) -> [u8;
     });
     key
 }
+
+/// The member table in `meta-1`.
+pub(super) const MEMBERS: &str = "members";
 
 /// What stands before the name of a collection in `meta-1`.
 pub(super) const REDECIDED: &str = "redecided/";

@@ -405,7 +405,11 @@ fn told(rows: Vec<Row>) -> (Vec<(DocumentId, DocumentRow)>, Vec<LedgerChange>) {
             Row::Conflict(document, conflict, row) => {
                 conflicts.push(LedgerChange { document, conflict, row });
             }
-            Row::Applied(..) | Row::Snapshot { .. } | Row::Reached(..) | Row::Redecided(..) => {}
+            Row::Applied(..)
+            | Row::Snapshot { .. }
+            | Row::Reached(..)
+            | Row::Redecided(..)
+            | Row::Members(_) => {}
         }
     }
     (documents, conflicts)
@@ -420,7 +424,7 @@ fn weight(commit: &Commit) -> usize {
         Row::Applied(_, dots) | Row::Reached(_, dots) => dots.len() * 40,
         Row::Snapshot { bytes, covers, .. } => bytes.len() + covers.len() * 40,
         Row::Conflict(_, _, row) => row.as_ref().map_or(0, |row| row.bytes.len()),
-        Row::Redecided(_, record) => record.len(),
+        Row::Redecided(_, record) | Row::Members(record) => record.len(),
     });
     drafts.chain(entries).chain(rows).sum()
 }

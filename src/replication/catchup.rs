@@ -232,7 +232,8 @@ impl Replication {
     ) {
         let Reading { region, origin, after, .. } = reading;
         let frame = entries.iter().take(frame_length(entries.iter(), &self.settings));
-        let Some(link) = self.link_mut(region) else { return };
+        let Some(peer) = self.peers.get_mut(region) else { return };
+        let Some(link) = peer.link.as_mut() else { return };
         let Some(last) = frame.clone().last().map(|entry| entry.sequence) else {
             let nothing_left = Answer { entries: 0, bytes: 0 };
             return self.continue_answer(region, *origin, *after, nothing_left, turn);
@@ -242,7 +243,9 @@ impl Replication {
         answer.bytes = answer.bytes.saturating_sub(sent);
         // What comes next can be relayed, because it goes on from here.
         link.relayed.sent.raise(*origin, last);
-        turn.send_bulk(link.id, encode_batch(*origin, after.next(), frame));
+        let bytes = encode_batch(*origin, after.next(), frame);
+        peer.traffic.send(&bytes);
+        turn.send_bulk(link.id, bytes);
         self.continue_answer(region, *origin, last, answer, turn);
     }
 

@@ -101,7 +101,7 @@ impl Replication {
     pub fn cluster(&self, now: Now) -> ClusterView {
         let own = RegionView {
             region: self.settings.region.clone(),
-            state: MemberState::Active,
+            state: self.members.own_standing().state,
             connected: true,
             origin: Some(self.origin),
             held: Arc::new(self.durable.clone()),
@@ -116,7 +116,7 @@ impl Replication {
             let row = self.rows.get(region);
             RegionView {
                 region: region.clone(),
-                state: MemberState::Active,
+                state: self.state_of(region),
                 connected: peer.link.is_some(),
                 origin: row.map(|row| row.origin),
                 held: row.map(|row| Arc::clone(&row.held)).unwrap_or_default(),
@@ -127,10 +127,9 @@ impl Replication {
         ClusterView { regions: std::iter::once(own).chain(peers).collect() }
     }
 
-    /// Returns the regions that majorities count, this node's own included.
-    pub(super) fn voters(&self) -> Vec<RegionName> {
-        let own = std::iter::once(&self.settings.region);
-        own.chain(self.peers.keys()).cloned().collect()
+    fn state_of(&self, region: &RegionName) -> MemberState {
+        // A region whose record is lost counts until it is given up.
+        self.members.get(region).map_or(MemberState::Active, |member| member.standing.state)
     }
 
     /// Returns a number that grows whenever [`Replication::cluster`] has something new to say.

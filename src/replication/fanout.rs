@@ -83,8 +83,9 @@ impl Replication {
             return;
         }
         let (origin, settings) = (self.origin, &self.settings);
-        let link = self.peers.get_mut(region).and_then(|peer| peer.link.as_mut());
-        let Some(link) = link.filter(|link| link.origin.is_some()) else { return };
+        let Some(peer) = self.peers.get_mut(region) else { return };
+        let link = peer.link.as_mut().filter(|link| link.origin.is_some());
+        let Some(link) = link else { return };
         while link.window.has_room(settings) {
             let after = link.window.sent;
             let Some(entries) = self.recent.after(after, settings) else { break };
@@ -94,6 +95,7 @@ impl Replication {
                 .or_insert_with(|| encode_batch(origin, after.next(), entries))
                 .clone();
             link.window.push(Sequence(after.0 + count as u64), count, bytes.len());
+            peer.traffic.send(&bytes);
             turn.send(link.id, bytes);
         }
         self.read_for_stream(region, turn);
@@ -128,8 +130,8 @@ impl Replication {
         let retry_at = turn.monotonic() + self.settings.digest_interval;
         let current = reading.origin == self.origin && !self.renewing;
         let Self { settings, peers, .. } = self;
-        let link = peers.get_mut(&reading.region).and_then(|peer| peer.link.as_mut());
-        let Some(link) = link else { return };
+        let Some(peer) = peers.get_mut(&reading.region) else { return };
+        let Some(link) = peer.link.as_mut() else { return };
         link.stream_read = None;
         if entries.is_empty() {
             link.stream_read_after = retry_at;
@@ -143,6 +145,7 @@ impl Replication {
                 let Some((first, last)) = ends(batch) else { continue };
                 let bytes = encode_batch(reading.origin, first, batch.iter());
                 link.window.push(last, batch.len(), bytes.len());
+                peer.traffic.send(&bytes);
                 turn.send(link.id, bytes);
             }
         }
@@ -171,6 +174,7 @@ impl Replication {
                     let frame = || encode_batch(origin, first, batch.iter());
                     let bytes = encoded.get_or_insert_with(frame).clone();
                     link.relayed.push(origin, last, bytes.len(), turn.monotonic());
+                    peer.traffic.send(&bytes);
                     turn.send(link.id, bytes);
                 }
             }

@@ -10,10 +10,11 @@ use super::{Effect, LinkId, Replication, Turn, clock};
 
 impl Replication {
     pub(super) fn handle_connected(&mut self, id: LinkId, region: RegionName, turn: &mut Turn<'_>) {
-        let Some(peer) = self.peers.get(&region) else {
-            let reason = format!("region {region} is not in this cluster's list of peers");
+        if let Err(why) = self.members.link_with(&region) {
+            let reason = why.explain(self.members.own(), &region);
             return turn.effects.push(Effect::Close { link: id, reason });
-        };
+        }
+        let Some(peer) = self.peers.get(&region) else { return };
         if let Some(older) = peer.link.as_ref().map(|link| link.id) {
             self.close(older, "replaced by a newer link".to_owned(), turn);
         }
@@ -63,6 +64,7 @@ impl Replication {
         }
         self.name_origin(hello.origin, region, turn);
         self.learn_names(hello.names.clone(), turn);
+        let members = hello.members;
         let own = self.origin;
         let Some(peer) = self.peers.get_mut(region) else { return };
         let Some(link) = peer.link.as_mut() else { return };
@@ -82,6 +84,7 @@ impl Replication {
         }
         self.note_gaps(region, turn.monotonic(), turn);
         self.pump(region, turn);
+        self.compare_members(region, members, turn);
     }
 
     pub(super) fn handle_digest(
@@ -108,6 +111,7 @@ impl Replication {
         self.forget_samples();
         self.tell_names(region, &digest.unnamed, turn);
         self.pump(region, turn);
+        self.compare_members(region, digest.members, turn);
     }
 
     /// Goes on as a new origin; the old one is from now on one of many.
@@ -168,6 +172,7 @@ impl Replication {
             direct,
             heard: false,
             stamp: self.stamp,
+            members: self.members.digest(),
         };
         let Some(link) = self.link_mut(region) else { return };
         hello.heard = link.origin.is_some();
@@ -182,6 +187,7 @@ impl Replication {
             direct: self.direct(),
             unnamed: self.unnamed(),
             reading: None,
+            members: self.members.digest(),
         };
         let interval = self.settings.digest_interval;
         let Some(link) = self.link_mut(region) else { return };

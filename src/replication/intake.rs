@@ -33,9 +33,11 @@ impl Replication {
         let Some(last) = entries.last().map(|entry| entry.sequence) else {
             return self.note_answer_end(origin, id, turn);
         };
+        let pending = if origin == self.origin { last } else { self.pending(origin) };
         // A peer sends only what is durable there.
         if let Some(peer) = self.peers.get_mut(region) {
             peer.known.raise(origin, last);
+            peer.traffic.receive(&entries, pending);
         }
         self.learn_row(region, &VersionVector::from_iter([Dot { origin, sequence: last }]), turn);
         if origin == self.origin {
@@ -44,7 +46,6 @@ impl Replication {
             }
             return;
         }
-        let pending = self.pending(origin);
         if last <= self.durable.sequence(origin) {
             self.acknowledge(id, &[], turn);
         }

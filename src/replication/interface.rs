@@ -1,5 +1,6 @@
 //! The words between the state machine and its shell: inputs, effects, settings, status.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_crdt::clock::MeasuredClock;
@@ -7,6 +8,8 @@ use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
+
+use super::members::{Member, MemberAct, Members, Standing};
 
 /// One connection to a peer; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +99,25 @@ pub enum Input {
     },
     /// The moment that [`super::Replication::poll_timeout`] named has come.
     Timeout,
+    /// A region whose certificate is of this cluster asks to join, or to return.
+    Joining {
+        /// Its own record.
+        member: Member,
+    },
+    /// Another region said something of members outside of a link.
+    Told {
+        /// Who said it; its certificate is of this cluster.
+        by: RegionName,
+        /// What it said.
+        members: Vec<Member>,
+    },
+    /// An operator changes the standing of a region; [`super::Members::judge`] has allowed it.
+    Steer {
+        /// The region.
+        region: RegionName,
+        /// What to do.
+        act: MemberAct,
+    },
 }
 
 /// What to do.
@@ -161,6 +183,11 @@ pub enum Effect {
     /// A peer knows more of this node's origin than the journal does: take a new origin before
     /// anything more is admitted, and answer with [`Input::Renewed`].
     RenewOrigin,
+    /// The member table has changed: store it, and dial and close links by it.
+    Members {
+        /// The table.
+        members: Arc<Members>,
+    },
 }
 
 /// What an operator sees of one peer region.
@@ -168,6 +195,10 @@ pub enum Effect {
 pub struct PeerStatus {
     /// The region.
     pub region: RegionName,
+    /// Where it stands as a member.
+    pub standing: Standing,
+    /// Whether there is to be a link to it; else what it has comes over other regions.
+    pub neighbour: bool,
     /// Whether a link to it is up.
     pub connected: bool,
     /// Entries that are durable here and not acknowledged by the peer.
@@ -180,6 +211,19 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// What was measured of its wall clock, if it was ever heard.
     pub clock: Option<MeasuredClock>,
+    /// What came and went over links to it since this node started.
+    pub traffic: Traffic,
+}
+
+/// Entries that came and went over the links to one region, in bytes of their encoding.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Entries that were sent.
+    pub entry_bytes_sent: u64,
+    /// Entries that came.
+    pub entry_bytes_received: u64,
+    /// Those of them that were durable here already, or on their way into the journal.
+    pub duplicate_bytes_received: u64,
 }
 
 /// Bounds and intervals of replication.
@@ -189,7 +233,8 @@ pub struct ReplicationSettings {
     pub region: RegionName,
     /// The origin of this node.
     pub origin: Origin,
-    /// Every other region of the cluster.
+    /// Every other region that the configuration names; [`super::Replication::with_members`] starts
+    /// with a whole table instead.
     pub peers: Vec<RegionName>,
     /// Bytes of one frame at most. Default 4 MiB. An entry that does not fit in it by itself is
     /// sent alone in a longer frame, because an entry that is never sent would hold up its origin

@@ -32,6 +32,8 @@ mod greeting;
 mod intake;
 mod interface;
 mod knowledge;
+mod members;
+mod membership;
 mod peer;
 mod probe;
 mod samples;
@@ -45,8 +47,14 @@ use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use cluster::{ClusterView, MemberState, RegionView};
-pub use interface::{Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
+pub use interface::{
+    Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket, Traffic,
+};
 pub use knowledge::Stamp;
+pub use members::{
+    Contact, MAX_ACTIVE_MEMBERS, MAX_MEMBERS, Member, MemberAct, MemberDecodeError, MemberVersion,
+    Members, Neighbours, NoLink, Standing, SteerError, decode_members, encode_members,
+};
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
@@ -67,6 +75,9 @@ pub struct Replication {
     renewing: bool,
     durable: VersionVector,
     names: BTreeMap<Origin, RegionName>,
+    members: Members,
+    /// Since when this region is on its way out.
+    leaving_since: Option<Duration>,
     peers: BTreeMap<RegionName, Peer>,
     links: BTreeMap<LinkId, RegionName>,
     /// What is known of the other regions, linked or not.
@@ -129,19 +140,31 @@ impl Turn<'_> {
 }
 
 impl Replication {
-    /// Starts with what is durable.
+    /// Starts with what is durable, and with the regions that the settings name.
     #[must_use]
     pub fn new(settings: ReplicationSettings, vector: VersionVector) -> Self {
+        let members = Members::named(settings.region.clone(), &settings.peers);
+        Self::with_members(settings, vector, members)
+    }
+
+    /// Starts with what is durable, and with a member table.
+    #[must_use]
+    pub fn with_members(
+        settings: ReplicationSettings,
+        vector: VersionVector,
+        members: Members,
+    ) -> Self {
         let mut names: BTreeMap<_, _> = settings.names.iter().cloned().collect();
         names.insert(settings.origin, settings.region.clone());
-        let peers = settings.peers.iter().map(|region| (region.clone(), Peer::default()));
-        Self {
+        let mut replication = Self {
             origin: settings.origin,
             renewing: false,
             samples: Samples::new(vector.sequence(settings.origin)),
             durable: vector,
             names,
-            peers: peers.collect(),
+            members,
+            leaving_since: None,
+            peers: BTreeMap::new(),
             links: BTreeMap::new(),
             rows: BTreeMap::new(),
             stamp: Stamp::default(),
@@ -154,7 +177,9 @@ impl Replication {
             last_ticket: 0,
             knowledge: 0,
             settings,
-        }
+        };
+        replication.meet_members();
+        replication
     }
 
     /// Takes one input and adds what is to be done to `effects`, in order.
@@ -172,7 +197,11 @@ impl Replication {
             Input::Renewed { origin } => self.handle_renewed(origin, turn),
             Input::Ask { ticket, wait } => self.handle_ask(ticket, wait, turn),
             Input::Timeout => self.handle_timeout(turn),
+            Input::Joining { member } => self.handle_joining(member, turn),
+            Input::Told { by, members } => self.handle_members(&by, members, turn),
+            Input::Steer { region, act } => self.handle_steer(&region, act, turn),
         }
+        self.leave_when_done(turn);
         self.start_pulls(turn);
     }
 
@@ -185,26 +214,31 @@ impl Replication {
         links.chain(gaps).chain(self.probes.next_timeout()).min()
     }
 
-    /// Returns what is known of every peer region, in the order of the settings.
+    /// Returns what is known of every other region that counts, in the order of their names.
     #[must_use]
     pub fn status(&self, now: Now) -> Vec<PeerStatus> {
-        let known = |region: &RegionName| Some((region.clone(), self.peers.get(region)?));
-        let peers = self.settings.peers.iter().filter_map(known);
-        peers.map(|(region, peer)| self.status_of(region, peer, now)).collect()
+        let known = |member: &Member| {
+            let peer = self.peers.get(&member.region)?;
+            Some(self.status_of(member, peer, now))
+        };
+        self.members.others().filter_map(known).collect()
     }
 
-    fn status_of(&self, region: RegionName, peer: &Peer, now: Now) -> PeerStatus {
+    fn status_of(&self, member: &Member, peer: &Peer, now: Now) -> PeerStatus {
         let acknowledged = peer.known.sequence(self.origin);
         let behind = acknowledged < self.durable.sequence(self.origin);
         let age = behind.then(|| self.samples.age(acknowledged.next(), now.monotonic));
         PeerStatus {
-            region,
+            region: member.region.clone(),
+            standing: member.standing,
+            neighbour: self.members.link_with(&member.region).is_ok(),
             connected: peer.link.is_some(),
             entries_behind: peer.known.behind(&self.durable),
             seconds_behind: age.unwrap_or_default().as_secs_f64(),
             entries_missing: self.durable.behind(&peer.known),
             last_error: peer.last_error.clone(),
             clock: peer.clock.measured(now),
+            traffic: peer.traffic,
         }
     }
 
@@ -233,6 +267,7 @@ impl Replication {
             Frame::Knowledge(knowledge) => self.handle_knowledge(&region, knowledge, turn),
             Frame::Probe(probe) => self.handle_probe(&region, probe, turn),
             Frame::ProbeAnswer(answer) => self.handle_answer(&region, answer, turn),
+            Frame::Members(members) => self.handle_members(&region, members, turn),
         }
     }
 
@@ -315,7 +350,8 @@ impl Replication {
     }
 
     fn forget_samples(&mut self) {
-        let acknowledged = self.peers.values().map(|peer| peer.known.sequence(self.origin));
+        let staying = self.peers.iter().filter(|(region, _)| !self.is_gone(region));
+        let acknowledged = staying.map(|(_, peer)| peer.known.sequence(self.origin));
         if let Some(least) = acknowledged.min() {
             self.samples.forget(least);
         }

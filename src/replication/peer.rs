@@ -6,10 +6,12 @@ use std::time::Duration;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, Sequence};
 use anabranch_crdt::version::VersionVector;
+use bytes::Bytes;
 
 use super::clock::{Heard, PeerClock};
+use super::frame::BATCH_HEADER_BYTES;
 use super::knowledge::News;
-use super::{LinkId, ReplicationSettings, Ticket};
+use super::{LinkId, ReplicationSettings, Ticket, Traffic};
 
 /// One region other than this one. It outlives its links.
 #[derive(Debug, Default)]
@@ -20,6 +22,22 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     pub(super) clock: PeerClock,
     pub(super) last_error: Option<String>,
+    pub(super) traffic: Traffic,
+}
+
+impl Traffic {
+    /// Counts a batch that came when everything up to `pending` was here or on its way in.
+    pub(super) fn receive(&mut self, batch: &[Entry], pending: Sequence) {
+        let bytes = |entry: &Entry| super::frame::encoded_entry_bytes(entry) as u64;
+        let again = batch.iter().filter(|entry| entry.sequence <= pending);
+        self.entry_bytes_received += batch.iter().map(bytes).sum::<u64>();
+        self.duplicate_bytes_received += again.map(bytes).sum::<u64>();
+    }
+
+    /// Counts a frame of entries.
+    pub(super) fn send(&mut self, frame: &Bytes) {
+        self.entry_bytes_sent += frame.len().saturating_sub(BATCH_HEADER_BYTES) as u64;
+    }
 }
 
 /// One connection to a peer.
@@ -51,6 +69,8 @@ pub(super) struct Link {
     pub(super) digests: u64,
     /// The mark that goes back with the next digest.
     pub(super) heard_mark: Option<Heard>,
+    /// The digest of the member table that the peer was told, and when.
+    pub(super) members_told: Option<(u64, Duration)>,
 }
 
 impl Link {
@@ -73,6 +93,7 @@ impl Link {
             last_digest: now,
             digests: 0,
             heard_mark: None,
+            members_told: None,
         }
     }
 

@@ -167,10 +167,9 @@ impl Replication {
 
     /// Ends a question that a majority has answered.
     fn conclude(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
-        let voters = self.voters();
         let Some(asking) = self.probes.asking.get(&ticket) else { return };
-        let answered = voters.iter().filter(|voter| asking.answered.contains_key(*voter));
-        if answered.count() <= voters.len() / 2 {
+        let answered = self.voters().filter(|voter| asking.answered.contains_key(*voter));
+        if answered.count() <= self.voters().count() / 2 {
             return;
         }
         let Some(asking) = self.probes.forget(ticket) else { return };
@@ -181,8 +180,8 @@ impl Replication {
 
     fn give_up(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
         let Some(asking) = self.probes.forget(ticket) else { return };
-        let mut missing = self.voters();
-        missing.retain(|voter| !asking.answered.contains_key(voter));
+        let missing = self.voters().filter(|voter| !asking.answered.contains_key(*voter));
+        let missing = missing.cloned().collect();
         turn.effects.push(Effect::Asked { ticket, vector: Err(missing) });
     }
 

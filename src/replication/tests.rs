@@ -108,7 +108,7 @@ fn done(effect: Effect) -> Option<Done> {
         Effect::Read { ticket, origin, after, .. } => Done::Read(ticket, origin, after.0),
         Effect::Close { link, reason } => Done::Closed(link.0, reason),
         Effect::NameOrigin { origin, region } => Done::Named(origin, region.to_string()),
-        Effect::ObserveClock { .. } => return None,
+        Effect::ObserveClock { .. } | Effect::Members { .. } => return None,
         Effect::RenewOrigin => Done::Renew,
         Effect::Asked { .. } => return None,
     })
@@ -151,6 +151,7 @@ fn hello(name: &str, vector: &[Dot], direct: &[Origin]) -> Frame {
         direct: direct.to_vec(),
         heard: false,
         stamp: Stamp(1),
+        members: 0,
     })
 }
 
@@ -161,6 +162,7 @@ fn digest(vector: &[Dot], direct: &[Origin]) -> Frame {
         direct: direct.to_vec(),
         unnamed: Vec::new(),
         reading: None,
+        members: 0,
     })
 }
 
@@ -445,6 +447,7 @@ fn names_of_origins_spread_to_those_who_ask() {
         direct: Vec::new(),
         unnamed: vec![origin(2), origin(9)],
         reading: None,
+        members: 0,
     });
     let answer = Frame::Names(vec![(origin(2), region("b"))]);
     assert_eq!(node.receive(1, &question), [Done::Sent(1, answer)]);
@@ -497,6 +500,7 @@ fn a_digest_that_brings_a_mark_back_measures_the_peers_clock() {
             direct: Vec::new(),
             unnamed: Vec::new(),
             reading: Some(frame::Reading { wall: Timestamp(wall), mark, echo }),
+            members: 0,
         })
     };
     node.receive(1, &reading(60_000_000, 77, None));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::Instrument;
@@ -23,9 +23,10 @@ use super::refusal::CloseCode;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
 
 use crate::error::{Error, ErrorKind};
-use crate::journal::{Commit, CommitError, Identity, Journal};
+use crate::journal::{Commit, CommitError, Identity, Journal, Row};
 use crate::replication::{
-    ClusterView, Effect, Input, LinkId, Now, PeerStatus, Replication, ReplicationSettings, Ticket,
+    ClusterView, Effect, Input, LinkId, MemberAct, Members, Now, PeerStatus, Replication,
+    ReplicationSettings, SteerError, Ticket,
 };
 
 /// Owns the state machine.
@@ -43,9 +44,31 @@ pub(crate) struct Driver {
     effects: Vec<Effect>,
     status: watch::Sender<Arc<Vec<PeerStatus>>>,
     cluster: watch::Sender<Arc<ClusterView>>,
+    /// The member table, as the link layer and everybody else follow it.
+    table: watch::Sender<Arc<Members>>,
+    storing: Storing,
     /// What of the knowledge of the state machine is published.
     knowledge: u64,
     began: Instant,
+}
+
+/// What an operator wants done to a member.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    pub(crate) region: RegionName,
+    pub(crate) act: MemberAct,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
+}
+
+/// How the storing of the member table stands: one write at a time, the newest table always.
+#[derive(Debug, Default)]
+struct Storing {
+    under_way: bool,
+    /// Whether the table has changed since the write under way began.
+    stale: bool,
+    /// Who waits for the write under way, and for the one after it.
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
+    next: Vec<oneshot::Sender<Result<(), Error>>>,
 }
 
 /// What a driver publishes.
@@ -64,6 +87,7 @@ enum Done {
     Appended { ticket: Ticket, error: Option<String> },
     Read { ticket: Ticket, entries: Vec<Entry> },
     Renewed(Result<Identity, CommitError>),
+    Stored(Result<(), String>),
 }
 
 impl Driver {
@@ -73,13 +97,16 @@ impl Driver {
         journal: Journal,
         mut commits: CommitReceiver,
         hooks: TransportHooks,
+        table: watch::Sender<Arc<Members>>,
     ) -> (Self, Published) {
         // What was committed before now is no news; but the position may not yet say so.
         let mut vector = journal.position().borrow().vector.clone();
         while let Some(news) = commits.try_next() {
             vector.merge(&news.vector);
         }
-        let replication = Replication::new(replication_settings(settings, &journal), vector);
+        let members = Members::clone(&table.borrow());
+        let replication = replication_settings(settings, &journal);
+        let replication = Replication::with_members(replication, vector, members);
         let (status, statuses) = watch::channel(Arc::default());
         let (cluster, clusters) = watch::channel(Arc::default());
         let (asker, questions) = questions();
@@ -97,18 +124,26 @@ impl Driver {
             effects: Vec::new(),
             status,
             cluster,
+            table,
+            storing: Storing::default(),
             knowledge: 0,
             began,
         };
         // The peers are known before the first tick, linked or not.
         driver.publish_status();
         driver.publish_cluster();
+        (driver.hooks.standing)(driver.replication.members());
         (driver, Published { status: statuses, cluster: clusters, asker, began })
     }
 
     /// Runs until the journal or the link layer is gone.
-    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<LinkEvent>) -> Result<(), Error> {
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<LinkEvent>,
+        mut steering: mpsc::Receiver<Steering>,
+    ) -> Result<(), Error> {
         let mut ticks = ticks();
+        self.store_members();
         loop {
             let deadline = self.deadline();
             let takes_frames = self.takes_frames();
@@ -125,6 +160,7 @@ impl Driver {
                     self.hear_commits();
                     self.handle(Input::Timeout);
                 }
+                Some(steering) = steering.recv() => self.on_steering(steering),
                 _ = ticks.tick() => self.publish_status(),
             }
         }
@@ -172,6 +208,15 @@ impl Driver {
             LinkEvent::Failed { region, reason } => {
                 self.failures.insert(region, reason);
             }
+            LinkEvent::Joining { member, decided } => {
+                tracing::info!(region = %member.region, "a region asks to join");
+                self.handle(Input::Joining { member });
+                drop(decided);
+            }
+            LinkEvent::Told { by, members, heard } => {
+                self.handle(Input::Told { by, members });
+                drop(heard);
+            }
         }
     }
 
@@ -188,8 +233,55 @@ impl Driver {
                 (self.hooks.origin_renewed)(&identity);
                 self.handle(Input::Renewed { origin: identity.origin });
             }
+            Done::Stored(stored) => self.on_stored(stored),
         }
         Ok(())
+    }
+
+    fn on_steering(&mut self, steering: Steering) {
+        let Steering { region, act, reply } = steering;
+        if let Err(error) = self.replication.members().judge(&region, act) {
+            // Whoever asked may have gone; then nobody is told.
+            return drop(reply.send(Err(not_steered(&error))));
+        }
+        self.storing.next.push(reply);
+        self.handle(Input::Steer { region, act });
+        self.store_members();
+    }
+
+    /// Follows a change of the member table: tells it here, and stores it.
+    fn on_members(&mut self, members: Arc<Members>) {
+        tracing::info!(%members, "the member table has changed");
+        (self.hooks.standing)(&members);
+        self.table.send_replace(members);
+        self.store_members();
+    }
+
+    fn store_members(&mut self) {
+        self.storing.stale = self.storing.under_way;
+        if !self.storing.under_way {
+            self.storing.under_way = true;
+            self.storing.waiting = std::mem::take(&mut self.storing.next);
+            self.reads.store_members(self.replication.members().encode());
+        }
+    }
+
+    fn on_stored(&mut self, stored: Result<(), String>) {
+        self.storing.under_way = false;
+        if let Err(error) = &stored {
+            tracing::error!("the member table cannot be stored: {error}");
+        }
+        for waiting in self.storing.waiting.drain(..) {
+            let outcome = stored.clone().map_err(|error| {
+                let message = format!("the member table cannot be stored: {error}");
+                Error::new(ErrorKind::Unavailable, "journal_cannot_write", message)
+            });
+            // Whoever asked may have gone.
+            drop(waiting.send(outcome));
+        }
+        if self.storing.stale || !self.storing.next.is_empty() {
+            self.store_members();
+        }
     }
 
     fn handle(&mut self, input: Input) {
@@ -243,6 +335,7 @@ impl Driver {
             Effect::ObserveClock { seen } => (self.hooks.observe_clock)(seen),
             Effect::RenewOrigin => self.reads.renew_origin(),
             Effect::Asked { ticket, vector } => self.questions.answer(ticket, &vector),
+            Effect::Members { members } => self.on_members(members),
         }
     }
 
@@ -399,6 +492,11 @@ impl Reads {
         self.running.spawn_blocking(move || Done::Renewed(journal.renew_origin()));
     }
 
+    fn store_members(&mut self, table: Vec<u8>) {
+        let journal = self.journal.clone();
+        self.running.spawn(async move { Done::Stored(store(&journal, table).await) });
+    }
+
     async fn next(&mut self) -> Option<Done> {
         let ended: Result<Done, JoinError> = self.running.join_next().await?;
         self.fill();
@@ -423,13 +521,25 @@ impl Read {
     }
 }
 
+async fn store(journal: &Journal, table: Vec<u8>) -> Result<(), String> {
+    let (done, stored) = oneshot::channel();
+    let commit = Commit::of_rows(vec![Row::Members(table.into())], move |outcome| {
+        // The node stops if nobody waits any more.
+        drop(done.send(outcome.err().map_or(Ok(()), |error| Err(error.to_string()))));
+    });
+    let closed = |_| "the journal is closed".to_owned();
+    // `done` is called in any case.
+    let _ = journal.submit(commit).await;
+    stored.await.map_err(closed)?
+}
+
 fn replication_settings(settings: &TransportSettings, journal: &Journal) -> ReplicationSettings {
     let named = |(origin, region): (Origin, Option<RegionName>)| Some((origin, region?));
     ReplicationSettings {
         names: journal.origins().into_iter().filter_map(named).collect(),
         region: settings.region.clone(),
         origin: journal.origin(),
-        peers: settings.peers.keys().cloned().collect(),
+        peers: settings.regions.iter().map(|region| region.name.clone()).collect(),
         frame_bytes: settings.frame_bytes,
         batch_entries: settings.batch_entries,
         digest_interval: settings.digest_interval,
@@ -444,6 +554,16 @@ fn ticks() -> Interval {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Unavailable, "journal_closed", "the journal or the link layer is closed")
+}
+
+fn not_steered(error: &SteerError) -> Error {
+    let (kind, code) = match error {
+        SteerError::Unknown(_) => (ErrorKind::NotFound, "unknown_region"),
+        SteerError::Last(_) => (ErrorKind::Conflict, "last_region"),
+        SteerError::Gone(..) => (ErrorKind::Conflict, "region_gone"),
+        SteerError::Own(_) => (ErrorKind::Conflict, "own_region"),
+    };
+    Error::new(kind, code, error.to_string())
 }
 
 fn no_origin(error: &CommitError) -> Error {

@@ -2,7 +2,6 @@
 //!
 //! It knows nothing of replication: links tell [`LinkEvent`]s on a bounded channel.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,44 +9,49 @@ use std::time::{Duration, Instant};
 
 use anabranch_crdt::ids::{ClusterId, RegionName};
 use quinn::{ClientConfig, ConnectError, Connection, Endpoint, Incoming};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::greeting::Greeted;
+use super::greeting::{Greeted, Introduction};
 use super::guests::{AddressProof, Admission, Guest, Guests};
 use super::leaf::LeafService;
 use super::link::{Link, LinkEvent, LinkHandle};
 use super::refusal::{CloseCode, Complaints, Failure, Loudness, explain};
 use super::region::{Backoff, Dialled, Live, Region};
-use super::{BootId, HANDSHAKE_TIMEOUT, TransportSettings, greeting, leaf, pass_on_panic, tls};
+use super::roster::Roster;
+use super::{
+    BootId, HANDSHAKE_TIMEOUT, TransportSettings, greeting, joining, leaf, pass_on_panic, tls,
+};
 
 use crate::error::{Error, ErrorKind};
 use crate::pki::{ClientName, Credentials, Role, SERVER_NAME, Subject};
-use crate::replication::LinkId;
+use crate::replication::{LinkId, Member, Members};
 
 /// The link layer of a node.
 #[derive(Debug)]
 pub(crate) struct Links {
-    cluster: ClusterId,
-    own: RegionName,
-    boot: BootId,
-    endpoint: Endpoint,
-    client: ClientConfig,
-    regions: BTreeMap<RegionName, Arc<Region>>,
+    pub(super) cluster: ClusterId,
+    pub(super) own: RegionName,
+    pub(super) boot: BootId,
+    pub(super) endpoint: Endpoint,
+    pub(super) client: ClientConfig,
+    pub(super) roster: Roster,
     guests: Arc<Guests>,
     leaf: Option<Arc<dyn LeafService>>,
-    events: mpsc::Sender<LinkEvent>,
+    pub(super) events: mpsc::Sender<LinkEvent>,
     next_link: AtomicU64,
     complaints: Mutex<Complaints>,
     frame_bytes: usize,
 }
 
 impl Links {
-    /// Binds the endpoint and starts to accept and to dial; the tasks belong to `tasks`.
+    /// Binds the endpoint and starts to accept and to dial; the tasks belong to `tasks`. `stored`
+    /// is the member table of an earlier run.
     pub(crate) fn start(
         settings: &TransportSettings,
+        stored: Vec<Member>,
         leaf: Option<Arc<dyn LeafService>>,
         events: mpsc::Sender<LinkEvent>,
         tasks: &mut JoinSet<Result<(), Error>>,
@@ -55,13 +59,14 @@ impl Links {
         let credentials = own_credentials(settings)?;
         let endpoint = Endpoint::server(tls::server(&credentials)?, settings.bind)
             .map_err(|error| cannot_listen(settings.bind, error))?;
+        let bound = endpoint.local_addr().map_err(|error| no_socket(&error))?;
         let links = Arc::new(Self {
             cluster: settings.cluster,
             own: settings.region.clone(),
             boot: BootId::random(),
             client: tls::client(&credentials)?,
             endpoint,
-            regions: regions(settings),
+            roster: Roster::new(settings, bound, stored),
             guests: Guests::new(settings.max_connections),
             leaf,
             events,
@@ -70,22 +75,21 @@ impl Links {
             frame_bytes: settings.max_frame_bytes,
         });
         tasks.spawn(accept_all(Arc::clone(&links)).in_current_span());
-        for region in links.regions.values() {
-            let keeping = keep_linked(Arc::clone(&links), Arc::clone(region));
-            tasks.spawn(keeping.in_current_span());
-        }
+        tasks.spawn(keep_all(Arc::clone(&links)).in_current_span());
         Ok(links)
     }
 
     pub(crate) fn local_addr(&self) -> Result<SocketAddr, Error> {
-        self.endpoint.local_addr().map_err(|error| {
-            let message = format!("the UDP socket has no address: {error}");
-            Error::new(ErrorKind::Unavailable, "no_socket", message)
-        })
+        self.endpoint.local_addr().map_err(|error| no_socket(&error))
     }
 
-    pub(crate) fn region(&self, name: &RegionName) -> Option<&Arc<Region>> {
-        self.regions.get(name)
+    pub(crate) fn region(&self, name: &RegionName) -> Option<Arc<Region>> {
+        self.roster.region(name)
+    }
+
+    /// The member table: the driver replaces it, everybody may follow it.
+    pub(crate) fn table(&self) -> &watch::Sender<Arc<Members>> {
+        self.roster.table()
     }
 
     /// Closes every connection, tells the peers why, waits a moment for them to hear it, and
@@ -108,7 +112,7 @@ impl Links {
         Ok(())
     }
 
-    fn complain(&self, who: &str, failure: &Failure) {
+    pub(super) fn complain(&self, who: &str, failure: &Failure) {
         if failure.loudness == Loudness::Quiet {
             return tracing::debug!(peer = who, "{}", failure.reason);
         }
@@ -120,12 +124,12 @@ impl Links {
         }
     }
 
-    fn forgive(&self, who: &str) {
+    pub(super) fn forgive(&self, who: &str) {
         self.complaints.lock().unwrap_or_else(PoisonError::into_inner).forget(who);
     }
 
     /// Registers a greeted connection as the link to its region.
-    fn register(
+    pub(super) fn register(
         &self,
         region: &Arc<Region>,
         connection: &Connection,
@@ -148,11 +152,33 @@ impl Links {
 
 // Dialling.
 
-/// Keeps a link to one region, as far as it is this node's turn to dial.
-async fn keep_linked(links: Arc<Links>, region: Arc<Region>) -> Result<(), Error> {
-    let mut backoff = Backoff::new();
+/// Keeps a link to every region that the member table wants one with.
+async fn keep_all(links: Arc<Links>) -> Result<(), Error> {
+    let mut keeping = JoinSet::new();
+    let mut table = links.table().subscribe();
+    if links.roster.is_joining() {
+        keeping.spawn(joining::ask_to_join(Arc::clone(&links)).in_current_span());
+    }
     loop {
-        let turn = region.turn().await;
+        table.mark_unchanged();
+        links.roster.follow();
+        for region in links.roster.newcomers() {
+            keeping.spawn(keep_linked(Arc::clone(&links), region).in_current_span());
+        }
+        tokio::select! {
+            changed = table.changed() => {
+                // The links own the sender, so it cannot be gone.
+                drop(changed);
+            }
+            Some(ended) = keeping.join_next() => pass_on_panic(ended),
+        }
+    }
+}
+
+/// Keeps a link to one region, as far as it is this node's turn to dial, until it is retired.
+async fn keep_linked(links: Arc<Links>, region: Arc<Region>) {
+    let mut backoff = Backoff::new();
+    while let Some(turn) = region.turn().await {
         let attempt = tokio::select! {
             attempt = timeout(DIAL_TIMEOUT, links.dial(&region, turn.address)) => attempt,
             () = region.outdated(&turn) => continue,
@@ -164,7 +190,10 @@ async fn keep_linked(links: Arc<Links>, region: Arc<Region>) -> Result<(), Error
                 link.run(&links.events).await;
                 backoff.link_down();
             }
-            Err(failure) => links.tell_failed(&region, failure).await,
+            Err(failure) => {
+                region.note_failure();
+                links.tell_failed(&region, failure).await;
+            }
         }
         region.pause(backoff.next()).await;
     }
@@ -186,7 +215,9 @@ impl Links {
         })?;
         let connection = connecting.await.map_err(|error| explain(&error, peer))?;
         self.check_dialled(&connection, &region.name, address)?;
-        let greeted = greeting::hello(&connection, self.boot, peer).await?;
+        let asks = self.roster.introduction();
+        let greeted = greeting::hello(&connection, self.boot, &asks, peer).await?;
+        self.hear(&connection, &region.name, &greeted, asks.joining).await?;
         self.register(region, &connection, greeted, Dialled::Here)
     }
 
@@ -294,7 +325,10 @@ impl Links {
         let connecting = incoming.accept().map_err(|error| explain(&error, &peer))?;
         let connection = connecting.await.map_err(|error| explain(&error, &peer))?;
         match self.identify(&connection) {
-            Ok(Guise::Region(region)) => self.welcome_region(connection, region).await,
+            Ok(Guise::Region(name)) => {
+                let link = self.welcome_region(connection, &name).await?;
+                Ok(Arrival::Region(link))
+            }
             Ok(Guise::Client(client, service)) => {
                 self.welcome_client(connection, client, service).await
             }
@@ -316,30 +350,13 @@ impl Links {
             Role::Region(name) if name == self.own => {
                 Err(format!("its certificate names {name}, which is this node's own region"))
             }
-            Role::Region(name) => match self.regions.get(&name) {
-                Some(region) => Ok(Guise::Region(Arc::clone(region))),
-                None => Err(format!(
-                    "its certificate names {name}, a region that this node's \
-                                     configuration does not have"
-                )),
-            },
+            Role::Region(name) => Ok(Guise::Region(name)),
             Role::Client(name) => match &self.leaf {
                 Some(service) => Ok(Guise::Client(name, Arc::clone(service))),
                 None => Err("this node takes no clients".to_owned()),
             },
             Role::Authority => Err("an authority's certificate cannot connect".to_owned()),
         }
-    }
-
-    async fn welcome_region(
-        &self,
-        connection: Connection,
-        region: Arc<Region>,
-    ) -> Result<Arrival, Failure> {
-        let greeted = greeting::await_hello(&connection, region.name.as_str()).await?;
-        let mut link = self.register(&region, &connection, greeted, Dialled::There)?;
-        greeting::welcome(&mut link.writer, self.boot, region.name.as_str()).await?;
-        Ok(Arrival::Region(link))
     }
 
     async fn welcome_client(
@@ -349,7 +366,8 @@ impl Links {
         service: Arc<dyn LeafService>,
     ) -> Result<Arrival, Failure> {
         let mut greeted = greeting::await_hello(&connection, client.as_str()).await?;
-        greeting::welcome(&mut greeted.writer, self.boot, client.as_str()).await?;
+        let plain = Introduction::default();
+        greeting::welcome(&mut greeted.writer, self.boot, &plain, client.as_str()).await?;
         greeted.writer.finish();
         Ok(Arrival::Client(connection, client, service))
     }
@@ -357,7 +375,7 @@ impl Links {
 
 /// Who a certificate says the peer is.
 enum Guise {
-    Region(Arc<Region>),
+    Region(RegionName),
     Client(ClientName, Arc<dyn LeafService>),
 }
 
@@ -400,13 +418,9 @@ fn warn_of_trouble(settings: &TransportSettings, credentials: &Credentials) {
     }
 }
 
-fn regions(settings: &TransportSettings) -> BTreeMap<RegionName, Arc<Region>> {
-    let region = |(name, &address): (&RegionName, &SocketAddr)| {
-        let delay = settings.delay.get(name).copied().unwrap_or_default();
-        let region = Region::new(&settings.region, name.clone(), address, delay);
-        (name.clone(), Arc::new(region))
-    };
-    settings.peers.iter().map(region).collect()
+fn no_socket(error: &std::io::Error) -> Error {
+    let message = format!("the UDP socket has no address: {error}");
+    Error::new(ErrorKind::Unavailable, "no_socket", message)
 }
 
 fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Error {
@@ -415,7 +429,7 @@ fn cannot_listen(address: SocketAddr, error: std::io::Error) -> Error {
 }
 
 /// An attempt to dial that takes longer is begun afresh, before QUIC's own pauses grow long.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a node that stops waits for its peers to hear it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anabranch_crdt::ids::RegionName;
 use bytes::Bytes;
 use quinn::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::framing::{FrameError, FrameReader, FrameWriter};
 use super::outbox::Outbox;
 use super::refusal::{CloseCode, Failure, explain};
 use super::region::{Delay, Registration};
-use crate::replication::LinkId;
+use crate::replication::{LinkId, Member};
 
 /// What happens on the links of this node.
 #[derive(Debug)]
@@ -47,6 +47,22 @@ pub(crate) enum LinkEvent {
         region: RegionName,
         /// Why.
         reason: String,
+    },
+    /// A region with a certificate of this cluster asks to join, or to return.
+    Joining {
+        /// Its own record.
+        member: Member,
+        /// Dropped once that is decided, and the member table says how.
+        decided: oneshot::Sender<()>,
+    },
+    /// A region said something of members in its greeting.
+    Told {
+        /// Who said it.
+        by: RegionName,
+        /// What it said.
+        members: Vec<Member>,
+        /// Dropped once the member table says it.
+        heard: oneshot::Sender<()>,
     },
 }
 

@@ -19,12 +19,14 @@ mod endpoint;
 mod framing;
 mod greeting;
 mod guests;
+mod joining;
 pub mod leaf;
 mod link;
 mod outbox;
 mod questions;
 mod refusal;
 mod region;
+mod roster;
 mod tls;
 
 use std::any::Any;
@@ -37,7 +39,7 @@ use std::time::Duration;
 
 use anabranch_crdt::ids::{ClusterId, RegionName, Timestamp};
 use anabranch_crdt::version::VersionVector;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tracing::Instrument;
 
@@ -46,11 +48,12 @@ pub use framing::{FrameError, FrameReader, FrameWriter};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
-use crate::replication::{ClusterView, PeerStatus};
-use crate::settings::{PkiPaths, Settings};
-use driver::{Driver, Published};
+use crate::replication::{ClusterView, Member, MemberAct, Members, PeerStatus, decode_members};
+use crate::settings::{Joining, Neighbours, PkiPaths, RegionSettings, Settings};
+use driver::{Driver, Published, Steering};
 use endpoint::Links;
 use leaf::LeafService;
+use region::Region;
 
 /// How to reach the other regions, and the bounds of doing so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +64,14 @@ pub struct TransportSettings {
     pub region: RegionName,
     /// Where to listen (UDP); port 0 takes a free one.
     pub bind: SocketAddr,
-    /// Every other region, with the address of its node.
-    pub peers: BTreeMap<RegionName, SocketAddr>,
+    /// Every other region that the configuration names.
+    pub regions: Vec<RegionSettings>,
+    /// Where this node listens for HTTP; other regions tell it to applications.
+    pub http: SocketAddr,
+    /// The regions that this one wants links with.
+    pub peers: Neighbours,
+    /// How this node joins, and how others reach it.
+    pub joining: Joining,
     /// Where this node's certificate is.
     pub pki: PkiPaths,
     /// Bytes that replication fills a frame up to. Default 4 MiB.
@@ -86,14 +95,17 @@ impl TransportSettings {
     /// # Errors
     /// `Invalid` when the node's own region is not among the regions.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
-        let own = |region: &&crate::settings::RegionSettings| region.name == settings.region;
-        let bind = settings.regions.iter().find(own).ok_or_else(|| unknown(&settings.region))?.quic;
+        let own = |region: &&RegionSettings| region.name == settings.region;
+        let own = settings.regions.iter().find(own).ok_or_else(|| unknown(&settings.region))?;
         let others = settings.regions.iter().filter(|region| region.name != settings.region);
         Ok(Self {
             cluster: settings.cluster,
             region: settings.region.clone(),
-            bind,
-            peers: others.map(|region| (region.name.clone(), region.quic)).collect(),
+            bind: own.quic,
+            regions: others.cloned().collect(),
+            http: own.http,
+            peers: own.peers.clone(),
+            joining: settings.joining.clone(),
             pki: settings.pki.clone(),
             frame_bytes: settings.limits.frame_bytes,
             max_frame_bytes: settings.limits.longest_frame(),
@@ -121,6 +133,8 @@ pub struct TransportHooks {
     pub judge_clock: Arc<JudgeClock>,
     /// Told that the journal has taken a new origin, before replication goes on.
     pub origin_renewed: Arc<dyn Fn(&Identity) + Send + Sync>,
+    /// Told where this node's region stands, at the start and whenever the member table changes.
+    pub standing: Arc<dyn Fn(&Members) + Send + Sync>,
     /// Serves offline-first clients; without it they are refused.
     pub leaf: Option<Arc<dyn LeafService>>,
 }
@@ -162,6 +176,7 @@ pub struct Transport {
 pub struct TransportHandle {
     links: Arc<Links>,
     published: Published,
+    steer: mpsc::Sender<Steering>,
 }
 
 impl Transport {
@@ -181,10 +196,13 @@ impl Transport {
     ) -> Result<Self, Error> {
         let mut tasks = JoinSet::new();
         let (events, link_events) = mpsc::channel(MAX_EVENTS);
-        let links = Links::start(settings, hooks.leaf.clone(), events, &mut tasks)?;
-        let (driver, published) = Driver::new(settings, journal, commits, hooks);
-        tasks.spawn(driver.run(link_events).in_current_span());
-        Ok(Self { handle: TransportHandle { links, published }, tasks })
+        let stored = stored_members(&journal)?;
+        let links = Links::start(settings, stored, hooks.leaf.clone(), events, &mut tasks)?;
+        let (steer, steering) = mpsc::channel(MAX_STEERING);
+        let table = links.table().clone();
+        let (driver, published) = Driver::new(settings, journal, commits, hooks, table);
+        tasks.spawn(driver.run(link_events, steering).in_current_span());
+        Ok(Self { handle: TransportHandle { links, published, steer }, tasks })
     }
 
     /// Returns a handle.
@@ -251,12 +269,36 @@ impl TransportHandle {
         self.published.began
     }
 
-    /// Changes where the node of a region is.
+    /// Follows the member table.
+    #[must_use]
+    pub fn members(&self) -> watch::Receiver<Arc<Members>> {
+        self.links.table().subscribe()
+    }
+
+    /// Changes where a region stands, and returns once that is durable here; gossip tells the
+    /// others.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown region, `Conflict` if the act would do harm (see
+    /// [`crate::replication::SteerError`]), `Unavailable` if it cannot be made durable.
+    ///
+    /// # Cancel safety
+    /// An act whose future is dropped may still happen.
+    pub async fn steer(&self, region: &RegionName, act: MemberAct) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let steering = Steering { region: region.clone(), act, reply };
+        let stopping =
+            || Error::new(ErrorKind::Unavailable, "shutting_down", "the node is shutting down");
+        self.steer.send(steering).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Changes where the node of a region is, until the region itself says where it is.
     ///
     /// # Errors
     /// `NotFound` for an unknown region.
     pub fn set_peer_address(&self, region: &RegionName, address: SocketAddr) -> Result<(), Error> {
-        self.region(region).map(|region| region.set_address(address))
+        self.on_region(region, |region| region.set_address(address))
     }
 
     /// Cuts the link to a region in both directions, or lets it come up again.
@@ -264,7 +306,7 @@ impl TransportHandle {
     /// # Errors
     /// `NotFound` for an unknown region.
     pub fn set_link(&self, region: &RegionName, state: LinkState) -> Result<(), Error> {
-        self.region(region).map(|region| region.set_link(state))
+        self.on_region(region, |region| region.set_link(state))
     }
 
     /// Delays frames on their way to a region; their order is kept.
@@ -272,11 +314,18 @@ impl TransportHandle {
     /// # Errors
     /// `NotFound` for an unknown region.
     pub fn set_delay(&self, region: &RegionName, delay: Duration) -> Result<(), Error> {
-        self.region(region).map(|region| region.set_delay(delay))
+        self.on_region(region, |region| region.set_delay(delay))
     }
 
-    fn region(&self, name: &RegionName) -> Result<&Arc<region::Region>, Error> {
-        self.links.region(name).ok_or_else(|| unknown(name))
+    /// Does something to the link with a region; a region without one is left as it is.
+    fn on_region(&self, name: &RegionName, act: impl FnOnce(&Region)) -> Result<(), Error> {
+        if self.links.table().borrow().get(name).is_none() {
+            return Err(unknown(name));
+        }
+        if let Some(region) = self.links.region(name) {
+            act(&region);
+        }
+        Ok(())
     }
 }
 
@@ -305,8 +354,20 @@ fn failed(reason: &str) -> Error {
     Error::new(ErrorKind::Internal, "transport_failed", format!("the transport failed: {reason}"))
 }
 
+/// Reads the member table of an earlier run.
+fn stored_members(journal: &Journal) -> Result<Vec<Member>, Error> {
+    let unreadable = |error: String| {
+        let message = format!("the stored member table cannot be read: {error}");
+        Error::new(ErrorKind::Corrupt, "members_unreadable", message)
+    };
+    let Some(stored) = journal.members().map_err(|error| unreadable(error.to_string()))? else {
+        return Ok(Vec::new());
+    };
+    decode_members(&stored).map_err(|error| unreadable(error.to_string()))
+}
+
 fn unknown(region: &RegionName) -> Error {
-    let message = format!("{region} is no region of this node's configuration");
+    let message = format!("{region} is no region of this cluster");
     Error::new(ErrorKind::NotFound, "unknown_region", message)
 }
 
@@ -315,6 +376,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Events of all links that wait for the driver; their bytes are bounded per link besides.
 const MAX_EVENTS: usize = 256;
+
+/// Acts of operators that wait for the driver.
+const MAX_STEERING: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -151,7 +151,7 @@ fn text(reason: &[u8]) -> String {
     clean(&String::from_utf8_lossy(reason))
 }
 
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MAX_REASON_CHARS).map(plain).collect()
 }

@@ -9,8 +9,8 @@
 //! restarted (its boot id tells) always gets its new link.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anabranch_crdt::ids::RegionName;
@@ -29,6 +29,8 @@ pub(crate) struct Region {
     pub(crate) name: RegionName,
     /// Whether this node is the one to dial first.
     dials_first: bool,
+    /// The addresses that the member table and the file named last.
+    told: Mutex<Vec<SocketAddr>>,
     delay: Delay,
     state: watch::Sender<RegionState>,
 }
@@ -38,11 +40,16 @@ pub(crate) type Delay = Arc<AtomicU64>;
 
 #[derive(Debug, Clone)]
 struct RegionState {
-    address: SocketAddr,
+    /// Where its node may be: what the member table says, then what the own file says.
+    addresses: Vec<SocketAddr>,
+    /// Counts the attempts that failed; each takes the next address.
+    failed: usize,
     link: LinkState,
     live: Option<Live>,
     /// Rises whenever waiting has become pointless.
     poked: u64,
+    /// Whether there is to be no link any more, whatever else is said here.
+    retired: bool,
 }
 
 /// Where to dial.
@@ -73,11 +80,19 @@ impl Region {
     pub(crate) fn new(
         own: &RegionName,
         name: RegionName,
-        address: SocketAddr,
+        addresses: Vec<SocketAddr>,
         delay: Duration,
     ) -> Self {
-        let state = RegionState { address, link: LinkState::Up, live: None, poked: 0 };
+        let state = RegionState {
+            addresses: addresses.clone(),
+            failed: 0,
+            link: LinkState::Up,
+            live: None,
+            poked: 0,
+            retired: false,
+        };
         let region = Self {
+            told: Mutex::new(addresses),
             dials_first: *own < name,
             name,
             delay: Delay::default(),
@@ -97,10 +112,47 @@ impl Region {
     }
 
     pub(crate) fn set_address(&self, address: SocketAddr) {
+        self.dial_at(vec![address]);
+    }
+
+    /// Takes the addresses that the member table and the file name; the same ones again change
+    /// nothing.
+    pub(crate) fn follow(&self, addresses: Vec<SocketAddr>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != addresses {
+            told.clone_from(&addresses);
+            drop(told);
+            self.dial_at(addresses);
+        }
+    }
+
+    fn dial_at(&self, addresses: Vec<SocketAddr>) {
         self.state.send_modify(|state| {
-            state.address = address;
+            state.addresses = addresses;
+            state.failed = 0;
             state.poked += 1;
         });
+    }
+
+    /// Notes that an attempt failed; the next one takes the next address.
+    pub(crate) fn note_failure(&self) {
+        self.state.send_if_modified(|state| {
+            state.failed = state.failed.wrapping_add(1);
+            false
+        });
+    }
+
+    /// Ends all dialling for good; a live link is closed if there is a reason to.
+    pub(crate) fn retire(&self, reason: Option<&str>) {
+        let mut ended = None;
+        self.state.send_modify(|state| {
+            state.retired = true;
+            state.poked += 1;
+            ended = reason.and_then(|reason| Some((state.live.take()?, reason)));
+        });
+        if let Some((live, reason)) = ended {
+            live.handle.close(CloseCode::Refused, reason);
+        }
     }
 
     /// Cuts the link or lets it come up again.
@@ -124,7 +176,9 @@ impl Region {
         let handle = new.handle.clone();
         let mut outcome = Ok(None);
         self.state.send_modify(|state| {
-            outcome = if state.link == LinkState::Cut {
+            outcome = if state.retired {
+                Err((CloseCode::Refused, Failure::quiet("the member table has changed")))
+            } else if state.link == LinkState::Cut {
                 Err((CloseCode::Cut, Failure::warn(CUT)))
             } else if state.live.as_ref().is_some_and(|old| self.keeps(old, &new)) {
                 Err((CloseCode::AlreadyLinked, Failure::quiet("another link is kept")))
@@ -153,20 +207,21 @@ impl Region {
         old.boot == new.boot && old.dialled == preferred && new.dialled != preferred
     }
 
-    /// Waits until a link is wanted and it is this node's turn to dial.
-    pub(crate) async fn turn(&self) -> Turn {
+    /// Waits until a link is wanted and it is this node's turn to dial; `None` if none will ever
+    /// be wanted.
+    pub(crate) async fn turn(&self) -> Option<Turn> {
         let mut state = self.state.subscribe();
         loop {
-            let wanted = state.wait_for(RegionState::wants_link).await;
-            let turn = wanted.map(|s| Turn { address: s.address, poked: s.poked });
+            let wanted = state.wait_for(|s| s.retired || s.wants_link()).await;
             // The sender lives as long as `self`, so waiting cannot fail.
-            let Ok(turn) = turn else { continue };
+            let Ok(turn) = wanted.map(|s| s.turn()) else { continue };
+            let turn = turn?;
             if self.dials_first {
-                return turn;
+                return Some(turn);
             }
             let other_came = state.wait_for(|s| !s.wants_link() || s.poked != turn.poked);
             if timeout(jittered(STANDBY), other_came).await.is_err() {
-                return turn;
+                return Some(turn);
             }
         }
     }
@@ -204,7 +259,16 @@ impl Drop for Registration {
 
 impl RegionState {
     fn wants_link(&self) -> bool {
-        self.link == LinkState::Up && self.live.is_none()
+        let free = self.link == LinkState::Up && self.live.is_none();
+        free && !self.retired && !self.addresses.is_empty()
+    }
+
+    fn turn(&self) -> Option<Turn> {
+        if self.retired {
+            return None;
+        }
+        let next = self.failed.checked_rem(self.addresses.len())?;
+        Some(Turn { address: *self.addresses.get(next)?, poked: self.poked })
     }
 }
 

@@ -69,7 +69,11 @@ impl Oracle {
                 }
             }
             // What these say of third disks is checked where they are written.
-            Frame::Names(_) | Frame::Knowledge(_) | Frame::Probe(_) | Frame::ProbeAnswer(_) => {}
+            Frame::Members(_)
+            | Frame::Names(_)
+            | Frame::Knowledge(_)
+            | Frame::Probe(_)
+            | Frame::ProbeAnswer(_) => {}
         }
     }
 

@@ -5,6 +5,7 @@ use anabranch_crdt::clock::MeasuredClock;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::replication::{Standing, Traffic};
 
 fn openapi() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -89,6 +90,8 @@ fn collect_references(value: &Value, found: &mut Vec<String>) {
 fn peers_are_told_with_every_figure() {
     let peer = PeerStatus {
         region: "ap-south".parse().unwrap(),
+        standing: Standing::ACTIVE,
+        neighbour: true,
         connected: false,
         entries_behind: 12,
         seconds_behind: 1.5,
@@ -98,9 +101,16 @@ fn peers_are_told_with_every_figure() {
             offset: ClockOffset(-1_250),
             round_trip: Duration::from_micros(80_500),
         }),
+        traffic: Traffic {
+            entry_bytes_sent: 7,
+            entry_bytes_received: 9,
+            duplicate_bytes_received: 1,
+        },
     };
     let expected = json!({
         "region": "ap-south",
+        "state": "active",
+        "neighbour": true,
         "connected": false,
         "entries_behind": 12,
         "seconds_behind": 1.5,
@@ -108,6 +118,9 @@ fn peers_are_told_with_every_figure() {
         "last_error": "timed out",
         "clock_offset_ms": -1.25,
         "round_trip_ms": 80.5,
+        "entry_bytes_sent": 7,
+        "entry_bytes_received": 9,
+        "duplicate_bytes_received": 1,
     });
     assert_eq!(serde_json::to_value(PeerJson::new(&peer)).unwrap(), expected);
 }

@@ -11,7 +11,7 @@ use crate::cli::Failure;
 use crate::cli::failure::with_sources;
 use crate::document::Documents;
 use crate::node::{Node, NodeBuilder};
-use crate::settings::{Limits, RegionSettings, Settings};
+use crate::settings::{Joining, Limits, Neighbours, RegionSettings, Settings};
 
 /// Running nodes, one per region.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ impl Cluster {
                 collections: std::collections::BTreeMap::new(),
                 limits: Limits::default(),
                 pki,
+                joining: Joining::default(),
             };
             let node = NodeBuilder::new(settings).start().await;
             nodes.push(node.map_err(|error| Failure::General(with_sources(&error)))?);
@@ -78,7 +79,7 @@ fn region(number: usize) -> Result<RegionSettings, Failure> {
         .and_then(|socket| socket.local_addr())
         .map_err(|error| failed(error.to_string()))?;
     let name = format!("bench-{number}").parse().map_err(|error| failed(format!("{error}")))?;
-    Ok(RegionSettings { name, quic, http: loopback })
+    Ok(RegionSettings { name, quic, http: loopback, peers: Neighbours::All })
 }
 
 /// A directory that is removed when it is dropped.

@@ -2,6 +2,7 @@
 //! cure. Flags and environment variables come in as [`Overrides`]; nothing here reads either.
 
 mod limits;
+mod links;
 mod reader;
 mod suggestion;
 #[cfg(test)]
@@ -22,7 +23,9 @@ use reader::{Place, Section, Source};
 pub(crate) use suggestion::closest;
 pub(crate) use units::{parse_duration, parse_size};
 
-use crate::settings::{Limits, PkiPaths, RegionSettings, Settings};
+use crate::settings::{
+    Advertised, Joining, Limits, Neighbours, PkiPaths, RegionSettings, Settings,
+};
 
 /// The topology that is shipped with the program; `anabranch dev` runs it where there is no file.
 pub(crate) const SHIPPED: &str = include_str!("../../../regions.toml");
@@ -55,6 +58,12 @@ pub(crate) struct Overrides {
     pub(crate) quic: Option<SocketAddr>,
     /// Bytes of loaded documents.
     pub(crate) cache_bytes: Option<usize>,
+    /// Nodes that are asked to take this one in.
+    pub(crate) join: Vec<SocketAddr>,
+    /// Where others reach the node.
+    pub(crate) advertised: Advertised,
+    /// The regions that one which no file names wants links with.
+    pub(crate) peers: Neighbours,
 }
 
 impl Topology {
@@ -110,6 +119,61 @@ impl Topology {
         Ok(self.settings_with(name, data, overrides, pki))
     }
 
+    /// Makes a topology that names no region, for a node that gets its own by gossip.
+    pub(crate) fn of_nothing(cluster: ClusterId, pki: PathBuf) -> Self {
+        Self {
+            file: PathBuf::from("regions.toml"),
+            name: cluster.to_string(),
+            cluster,
+            regions: Vec::new(),
+            collections: BTreeMap::new(),
+            limits: Limits::default(),
+            pki,
+            pki_place: None,
+        }
+    }
+
+    /// Tells whether a region is named here.
+    pub(crate) fn names(&self, region: &str) -> bool {
+        self.regions.iter().any(|known| known.name.as_str() == region)
+    }
+
+    /// Returns the settings of a node whose region is not named here: flags say where it listens.
+    ///
+    /// # Errors
+    /// A flag is missing, or nobody could dial the node; its certificate files are missing.
+    pub(crate) fn unlisted(
+        &self,
+        region: &str,
+        data: PathBuf,
+        overrides: &Overrides,
+    ) -> Result<Settings, ConfigError> {
+        let wrong =
+            |message: String, help: &str| ConfigError::of_file(&self.file, message).help(help);
+        let name: RegionName = region.parse().map_err(|error| {
+            wrong(format!("bad region '{region}': {error}"), "give it a name such as eu-west")
+        })?;
+        let Advertised { http, quic } = overrides.advertised;
+        for (flag, listens, reached) in
+            [("http", overrides.http, http), ("quic", overrides.quic, quic)]
+        {
+            let Some(listens) = listens else {
+                let message = format!("no file says where {name} listens for {flag}");
+                return Err(wrong(message, "say it with --http ADDRESS and --quic ADDRESS"));
+            };
+            if listens.ip().is_unspecified() && reached.is_none() {
+                let message = format!("nobody can dial {listens}");
+                return Err(wrong(
+                    message,
+                    "say with --advertise-http and --advertise-quic where \
+                                           others reach this node",
+                ));
+            }
+        }
+        let pki = self.certificates(&name)?;
+        Ok(self.settings_with(name, data, overrides, pki))
+    }
+
     /// Returns the settings of one region's node, whose certificates are known already.
     pub(crate) fn settings_with(
         &self,
@@ -119,9 +183,17 @@ impl Topology {
         pki: PkiPaths,
     ) -> Settings {
         let mut regions = self.regions.clone();
+        let unlisted = !regions.iter().any(|r| r.name == region);
+        let mut advertised = overrides.advertised;
         if let Some(own) = regions.iter_mut().find(|r| r.name == region) {
+            // Others know the addresses of the file; where the node listens is its own business.
+            advertised.http = advertised.http.or(Some(own.http));
+            advertised.quic = advertised.quic.or(Some(own.quic));
             own.http = overrides.http.unwrap_or(own.http);
             own.quic = overrides.quic.unwrap_or(own.quic);
+        } else if let (Some(quic), Some(http)) = (overrides.quic, overrides.http) {
+            let (name, peers) = (region.clone(), overrides.peers.clone());
+            regions.push(RegionSettings { name, quic, http, peers });
         }
         let mut limits = self.limits.clone();
         limits.cache_bytes = overrides.cache_bytes.unwrap_or(limits.cache_bytes);
@@ -134,6 +206,7 @@ impl Topology {
             limits,
             data,
             pki,
+            joining: Joining { ask: overrides.join.clone(), advertised, unlisted },
         }
     }
 
@@ -216,7 +289,10 @@ fn read_regions(root: &Section<'_>) -> Result<Vec<RegionSettings>, ConfigError> 
             .help(example)
     })?;
     let mut seen = Seen::default();
-    list.iter().map(|value| read_region(root.source, value, &mut seen)).collect()
+    let regions = list.iter().map(|value| read_region(root.source, value, &mut seen));
+    let regions = regions.collect::<Result<Vec<_>, _>>()?;
+    links::check(root.source, list, &regions)?;
+    Ok(regions)
 }
 
 /// Names and addresses that are taken, with the line that took them.
@@ -232,7 +308,7 @@ fn read_region<'a>(
     seen: &mut Seen,
 ) -> Result<RegionSettings, ConfigError> {
     let section = Section::new(source, "[[region]]", value)?;
-    section.only(&["name", "quic", "http"])?;
+    section.only(&["name", "quic", "http", "peers"])?;
     let name = section.parse::<RegionName>("name", "eu-west")?;
     let line = source.line(&name.span());
     if let Some(first) = seen.names.insert(name.get_ref().clone(), line) {
@@ -242,7 +318,8 @@ fn read_region<'a>(
     }
     let quic = read_address(&section, "quic", "127.0.0.1:4101", seen)?;
     let http = read_address(&section, "http", "127.0.0.1:3031", seen)?;
-    Ok(RegionSettings { name: name.into_inner(), quic, http })
+    let peers = links::read(&section, name.get_ref())?;
+    Ok(RegionSettings { name: name.into_inner(), quic, http, peers })
 }
 
 fn read_address(

@@ -58,6 +58,39 @@ fn the_shipped_file_is_the_three_regions_with_default_limits() {
     assert_eq!(policy("/name"), Policy::Auto);
 }
 
+/// Three regions, of which some name their peers.
+fn three(peers: [&str; 3]) -> Result<Topology, ConfigError> {
+    let region = |(number, (name, peers)): (usize, (&str, &str))| {
+        let peers = if peers.is_empty() { String::new() } else { format!("peers = {peers}\n") };
+        format!(
+            "[[region]]\nname = \"{name}\"\nquic = \"127.0.0.1:41{number}\"\n\
+             http = \"127.0.0.1:30{number}\"\n{peers}"
+        )
+    };
+    let regions = (10..).zip(["a", "b", "c"].into_iter().zip(peers)).map(region);
+    let cluster = GOOD.split("[[region]]").next().unwrap();
+    parse(&format!("{cluster}{}", regions.collect::<String>()))
+}
+
+#[test]
+fn peers_make_chains_and_hubs() {
+    let hub = three(["[\"b\"]", "", "[\"b\"]"]).unwrap();
+    let name = |name: &str| name.parse::<RegionName>().unwrap();
+    assert!(
+        hub.regions[0].peers.contains(&name("b")) && !hub.regions[0].peers.contains(&name("c"))
+    );
+    assert_eq!(hub.regions[1].peers, Neighbours::All, "nothing said is everybody");
+}
+
+#[test]
+fn a_topology_that_falls_apart_is_refused_with_its_parts() {
+    let split = three(["[\"b\"]", "[\"a\"]", ""]).unwrap_err().to_string();
+    assert!(split.contains("'peers' split the regions into 2 parts"), "{split}");
+    assert!(split.contains("a, b | c"), "{split}");
+    let one_sided = three(["[\"b\"]", "[\"c\"]", ""]).unwrap_err().to_string();
+    assert!(one_sided.contains("a | b, c"), "a link needs both: {one_sided}");
+}
+
 #[test]
 fn every_mistake_is_named_by_line_and_cure() {
     let cases: &[(String, &str, &str, &str)] = &[
@@ -91,6 +124,18 @@ fn every_mistake_is_named_by_line_and_cure() {
         (with(":4102", ":0"), "13:8", "port 0", "name the port"),
         (with("127.0.0.1:4102", "0.0.0.0:4102"), "13:8", "nobody can dial", "--quic"),
         (with("quic = \"127.0.0.1:4102\"\n", ""), "11:", "[[region]] has no 'quic'", "add a line"),
+        (plus("peers = \"us-east\"\n"), "15:9", "must be a list", "peers = ["),
+        (plus("peers = [7]\n"), "15:10", "must be a string", "double quotes"),
+        (plus("peers = [\"us east\"]\n"), "15:10", "bad region", "peers = ["),
+        (plus("peers = [\"eu-west\"]\n"), "15:10", "its own peer", "other regions"),
+        (plus("peers = [\"us-est\"]\n"), "15:10", "no region 'us-est'", "did you mean 'us-east'"),
+        (
+            plus("peers = [\"us-east\", \"us-east\"]\n"),
+            "15:21",
+            "'us-east' is named twice",
+            "every region once",
+        ),
+        (plus("peers = []\n"), "15:9", "into 2 parts", "us-east | eu-west"),
         (plus("[limits]\ndocumnt = 1\n"), "16:1", "unknown key 'documnt'", "'document'"),
         (plus("[limits]\ndocument = \"4 megs\"\n"), "16:12", "'megs' is no unit", "MiB"),
         (
@@ -265,6 +310,7 @@ fn flags_change_the_own_region_only() {
         http: Some("127.0.0.1:9001".parse().unwrap()),
         quic: Some("0.0.0.0:9002".parse().unwrap()),
         cache_bytes: Some(7 << 20),
+        ..Overrides::default()
     };
     let region: RegionName = "eu-west".parse().unwrap();
     let pki = crate::pki::paths(Path::new("pki"), "eu-west");

@@ -109,7 +109,7 @@ async fn what_is_settled_long_ago_is_dropped_and_what_is_open_stays() {
     let both = ["notes/a/open", "latest/a/x"];
     assert_eq!(paths(&us, everything()).await, both);
 
-    let retention = Retention::new(us.documents.clone(), 0);
+    let retention = Retention::new(us.documents.clone(), || 0);
     now.store(START + HOUR / 2, Ordering::Relaxed);
     assert_eq!(retention.once().await.unwrap(), 0);
     assert_eq!(paths(&us, everything()).await, both);
@@ -146,7 +146,7 @@ async fn a_decision_makes_a_conflict_young_again() {
     us.patch("notes/a", json!({"y": 0})).await.unwrap();
     let id = us.open_conflicts().await[0].conflict.id;
     us.documents.settle(id, Settling::Value(json!("both")), None, None, None).await.unwrap();
-    let retention = Retention::new(us.documents.clone(), 0);
+    let retention = Retention::new(us.documents.clone(), || 0);
     assert_eq!(retention.once().await.unwrap(), 0);
     now.store(START + 4 * HOUR, Ordering::Relaxed);
     assert_eq!(retention.once().await.unwrap(), 1);
@@ -161,7 +161,7 @@ async fn the_oldest_of_too_many_are_dropped() {
     for name in ["latest/a", "latest/b", "latest/c", "notes/d"] {
         collide(&us, &eu, name, &["x", "y"]).await;
     }
-    assert_eq!(Retention::new(us.documents.clone(), 0).once().await.unwrap(), 4);
+    assert_eq!(Retention::new(us.documents.clone(), || 0).once().await.unwrap(), 4);
     let left = ["notes/d/y", "notes/d/x", "latest/c/y", "latest/c/x"];
     assert_eq!(paths(&us, everything()).await, left);
     assert!(us.journal.scrub().unwrap().is_clean());
@@ -197,7 +197,7 @@ async fn who_follows_the_ledger_hears_of_each_change() {
     let live = Conflicts::new(us.journal.clone(), us.documents.clone(), us.bell.clone());
     let filter = ConflictFilter { collection: "notes".parse().ok(), ..Default::default() };
     let mut notes = live.follow(filter);
-    assert_eq!(Retention::new(us.documents.clone(), 0).once().await.unwrap(), 2);
+    assert_eq!(Retention::new(us.documents.clone(), || 0).once().await.unwrap(), 2);
     assert_eq!(notes.next().await.unwrap(), ConflictEvent::Removed(id));
 }
 

@@ -36,6 +36,7 @@ struct Model {
     snapshots: BTreeMap<DocumentId, Bytes>,
     conflicts: BTreeMap<(DocumentId, ConflictId), LedgerRow>,
     redecided: BTreeMap<CollectionName, Bytes>,
+    members: Option<Bytes>,
 }
 
 impl Model {
@@ -77,6 +78,7 @@ impl Model {
             Row::Redecided(collection, record) => {
                 self.redecided.insert(collection, record);
             }
+            Row::Members(record) => self.members = Some(record),
         }
     }
 
@@ -101,6 +103,7 @@ impl Model {
         }
         let ledger = journal.ledger(None, usize::MAX).unwrap().into_iter();
         model.redecided.extend(journal.redecided().unwrap());
+        model.members = journal.members().unwrap();
         model.conflicts.extend(ledger.map(|row| ((row.document, row.conflict), row.row)));
         model
     }
@@ -122,6 +125,9 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
     let of = |set: &BTreeSet<(DocumentId, Dot)>| -> Vec<Dot> {
         set.iter().filter(|(id, _)| *id == document).map(|(_, dot)| *dot).collect()
     };
+    if dice.roll(8) == 0 {
+        rows.push(Row::Members(Bytes::from(change.clone())));
+    }
     match dice.roll(5) {
         3 => {
             let collection = format!("notes{}", dice.roll(3)).parse().unwrap();

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DecodeError, Digest, Echo, FORMAT_VERSION, Frame, Hello, KIND_ACK, KIND_DIGEST, KIND_HELLO,
-    KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading, Stamp,
+    KIND_MEMBERS, KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading, Stamp,
 };
 use crate::cbor::Packed;
+use crate::replication::members::{self, Member};
 
 pub(super) fn encode_hello(hello: &Hello) -> Bytes {
     let wire = HelloWire {
@@ -22,6 +23,7 @@ pub(super) fn encode_hello(hello: &Hello) -> Bytes {
         direct: Packed(&pack_origins(&hello.direct)),
         heard: hello.heard,
         stamp: hello.stamp.0,
+        members: hello.members,
     };
     encode(KIND_HELLO, &wire)
 }
@@ -36,6 +38,7 @@ pub(super) fn decode_hello(body: &[u8]) -> Result<Hello, DecodeError> {
         direct: unpack_origins(wire.direct.0)?,
         heard: wire.heard,
         stamp: unpack_stamp(wire.stamp)?,
+        members: wire.members,
     })
 }
 
@@ -55,6 +58,7 @@ pub(super) fn encode_digest(digest: &Digest) -> Bytes {
         direct: Packed(&pack_origins(&digest.direct)),
         unnamed: Packed(&pack_origins(&digest.unnamed)),
         reading: digest.reading.map(ReadingWire::from),
+        members: digest.members,
     };
     encode(KIND_DIGEST, &wire)
 }
@@ -70,6 +74,7 @@ pub(super) fn decode_digest(body: &[u8]) -> Result<Digest, DecodeError> {
         direct: unpack_origins(wire.direct.0)?,
         unnamed: unpack_origins(wire.unnamed.0)?,
         reading: wire.reading.map(ReadingWire::check).transpose()?,
+        members: wire.members,
     })
 }
 
@@ -98,6 +103,12 @@ pub(super) fn decode_names(body: &[u8]) -> Result<Vec<(Origin, RegionName)>, Dec
     unpack_names(wire.names.0)
 }
 
+pub(super) fn encode_members(records: &[Member]) -> Bytes {
+    let mut bytes = vec![FORMAT_VERSION, KIND_MEMBERS];
+    bytes.extend_from_slice(&members::encode_members(records));
+    bytes.into()
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HelloWire<'a> {
@@ -112,6 +123,8 @@ struct HelloWire<'a> {
     direct: Packed<'a>,
     heard: bool,
     stamp: u64,
+    #[serde(default, skip_serializing_if = "is_unsaid")]
+    members: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -133,6 +146,8 @@ struct DigestWire<'a> {
     unnamed: Packed<'a>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reading: Option<ReadingWire>,
+    #[serde(default, skip_serializing_if = "is_unsaid")]
+    members: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -289,6 +304,11 @@ fn check_ascending(
     let mut last = None;
     let ascending = origins.all(|origin| last.replace(origin).is_none_or(|last| last < origin));
     if ascending { Ok(()) } else { Err(DecodeError::Form(what)) }
+}
+
+/// A peer of an earlier release does not say it.
+fn is_unsaid(digest: &u64) -> bool {
+    *digest == 0
 }
 
 const DOT_BYTES: usize = 16 + 8;

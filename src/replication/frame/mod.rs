@@ -16,6 +16,8 @@ use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+use super::members::{self, Member, MemberDecodeError};
+
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
 pub use hearsay::{Knowledge, KnownRow, MAX_ROWS, Probe, ProbeAnswer, ProbeId};
 
@@ -58,6 +60,8 @@ pub enum Frame {
     Probe(Probe),
     /// What one region answers.
     ProbeAnswer(ProbeAnswer),
+    /// Records of the member table, in the order of the regions.
+    Members(Vec<Member>),
 }
 
 /// Who a node is and what it has.
@@ -77,6 +81,8 @@ pub struct Hello {
     pub heard: bool,
     /// Of the run of the sender's process.
     pub stamp: Stamp,
+    /// The digest of the sender's member table; 0 from a peer of an earlier release.
+    pub members: u64,
 }
 
 /// What a node has, and how it is connected.
@@ -92,6 +98,8 @@ pub struct Digest {
     pub unnamed: Vec<Origin>,
     /// What the sender's clocks show; a peer of an earlier release does not say it.
     pub reading: Option<Reading>,
+    /// The digest of the sender's member table; 0 from a peer of an earlier release.
+    pub members: u64,
 }
 
 /// What a node's clocks show when it sends, by which the receiver measures them.
@@ -145,6 +153,9 @@ pub enum DecodeError {
     /// A name breaks its rules.
     #[error("bad name: {0}")]
     Name(#[from] NameError),
+    /// A record of a member breaks its rules.
+    #[error("{0}")]
+    Member(#[from] MemberDecodeError),
     /// The bytes are not the one encoding of what they say.
     #[error("{0} is not in its one form")]
     Form(&'static str),
@@ -173,6 +184,7 @@ impl Frame {
             Self::Knowledge(knowledge) => hearsay::encode_knowledge(knowledge),
             Self::Probe(probe) => hearsay::encode_probe(*probe),
             Self::ProbeAnswer(answer) => hearsay::encode_answer(answer),
+            Self::Members(members) => control::encode_members(members),
         }
     }
 
@@ -196,6 +208,7 @@ impl Frame {
             KIND_KNOWLEDGE => hearsay::decode_knowledge(body).map(Self::Knowledge),
             KIND_PROBE => hearsay::decode_probe(body).map(Self::Probe),
             KIND_PROBE_ANSWER => hearsay::decode_answer(body).map(Self::ProbeAnswer),
+            KIND_MEMBERS => Ok(Self::Members(members::decode_members(body)?)),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -210,6 +223,7 @@ const KIND_NAMES: u8 = 6;
 const KIND_KNOWLEDGE: u8 = 7;
 const KIND_PROBE: u8 = 8;
 const KIND_PROBE_ANSWER: u8 = 9;
+const KIND_MEMBERS: u8 = 10;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::replication::members::arbitrary::tables;
 
 fn origins() -> impl Strategy<Value = Origin> {
     any::<[u8; 16]>().prop_map(Origin::from_bytes)
@@ -73,15 +74,17 @@ fn hearsay() -> impl Strategy<Value = Frame> {
 
 fn frames() -> impl Strategy<Value = Frame> {
     let region = "[a-zA-Z0-9][a-z0-9_.-]{0,31}".prop_map(|name| name.parse().unwrap());
-    let hello = (region, origins(), vectors(), names(), sets(), any::<bool>(), stamps()).prop_map(
-        |(region, origin, vector, names, direct, heard, stamp)| {
-            Frame::Hello(Hello { region, origin, vector, names, direct, heard, stamp })
+    let said = (any::<bool>(), stamps(), any::<u64>());
+    let hello = (region, origins(), vectors(), names(), sets(), said).prop_map(
+        |(region, origin, vector, names, direct, (heard, stamp, members))| {
+            Frame::Hello(Hello { region, origin, vector, names, direct, heard, stamp, members })
         },
     );
     let reading = proptest::option::of(readings());
-    let digest = (vectors(), 0..=Timestamp::MAX.0, sets(), sets(), reading).prop_map(
-        |(vector, clock, direct, unnamed, reading)| {
-            Frame::Digest(Digest { vector, clock: Timestamp(clock), direct, unnamed, reading })
+    let digest = (vectors(), 0..=Timestamp::MAX.0, sets(), sets(), reading, any::<u64>()).prop_map(
+        |(vector, clock, direct, unnamed, reading, members)| {
+            let clock = Timestamp(clock);
+            Frame::Digest(Digest { vector, clock, direct, unnamed, reading, members })
         },
     );
     let pull = (origins(), any::<u64>(), any::<u32>(), any::<u32>()).prop_map(
@@ -97,6 +100,7 @@ fn frames() -> impl Strategy<Value = Frame> {
         pull,
         names().prop_map(Frame::Names),
         hearsay(),
+        tables().prop_map(Frame::Members),
     ]
 }
 
@@ -136,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(kind in 0_u8..12, body in vec(any::<u8>(), 0..200)) {
+    fn arbitrary_bytes_never_panic(kind in 0_u8..20, body in vec(any::<u8>(), 0..200)) {
         let bytes = Bytes::from([&[FORMAT_VERSION, kind], &body[..]].concat());
         if let Ok(frame) = Frame::decode(&bytes) {
             prop_assert_eq!(frame.encode(), bytes);
@@ -185,6 +189,7 @@ fn a_digest_without_a_reading_is_understood() {
         direct: Vec::new(),
         unnamed: Vec::new(),
         reading: None,
+        members: 0,
     };
     assert_eq!(Frame::decode(&bytes.into()).unwrap(), Frame::Digest(digest));
 }

@@ -150,7 +150,10 @@ impl Wired {
             Effect::Asked { ticket, vector } => {
                 self.nodes[node].asked.insert(ticket.0, vector);
             }
-            Effect::Close { .. } | Effect::NameOrigin { .. } | Effect::ObserveClock { .. } => {}
+            Effect::Close { .. }
+            | Effect::Members { .. }
+            | Effect::NameOrigin { .. }
+            | Effect::ObserveClock { .. } => {}
             Effect::RenewOrigin => {
                 let fresh = origin(100 + node as u8);
                 self.nodes[node].origin = fresh;

@@ -56,6 +56,7 @@ impl Site {
             origin_renewed: Arc::new(move |identity| {
                 renewal.send_replace(Some(identity.origin));
             }),
+            standing: Arc::new(|_| {}),
             leaf: None,
         };
         let settings = settings(pki, name, peers);

@@ -97,8 +97,8 @@ async fn a_region_that_is_not_in_the_configuration() {
     let pki = Pki::new();
     let b = Node::start(&pki, "b", &[], |_| {});
     let a = Node::start(&pki, "a", &[("b", address(&b))], |_| {});
-    log.warning("the peer at 127.0.0.1 is refused: its certificate names a, a region").await;
-    log.warning("b refused us: its certificate names a, a region").await;
+    log.warning("a is refused: a is not in this cluster's list of regions").await;
+    log.warning("b refused us: a is not in this cluster's list of regions").await;
     drop(a);
 }
 

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::pki::{self, Authority, Overwrite, Validity};
-use crate::settings::PkiPaths;
+use crate::settings::{Joining, Neighbours, PkiPaths, RegionSettings};
 use crate::transport::TransportSettings;
 use crate::transport::endpoint::Links;
 use crate::transport::leaf::LeafService;
@@ -128,7 +128,7 @@ impl Node {
     ) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        let links = Links::start(settings, leaf, sender.clone(), &mut tasks)?;
+        let links = Links::start(settings, Vec::new(), leaf, sender.clone(), &mut tasks)?;
         Ok(Self { links, events, sender, tasks })
     }
 
@@ -141,7 +141,7 @@ impl Node {
         loop {
             match self.event().await {
                 LinkEvent::Up { region: up, link } if up == region(name) => return link,
-                LinkEvent::Failed { .. } => {}
+                LinkEvent::Failed { .. } | LinkEvent::Joining { .. } | LinkEvent::Told { .. } => {}
                 other @ (LinkEvent::Up { .. }
                 | LinkEvent::Frame { .. }
                 | LinkEvent::Down { .. }) => panic!("no link up but {other:?}"),
@@ -154,7 +154,10 @@ impl Node {
         loop {
             match self.event().await {
                 LinkEvent::Down { reason, .. } => return reason,
-                LinkEvent::Frame { .. } | LinkEvent::Failed { .. } => {}
+                LinkEvent::Frame { .. }
+                | LinkEvent::Failed { .. }
+                | LinkEvent::Joining { .. }
+                | LinkEvent::Told { .. } => {}
                 LinkEvent::Up { region, .. } => panic!("no link down but one up: {region}"),
             }
         }
@@ -168,7 +171,10 @@ impl Node {
             match self.event().await {
                 LinkEvent::Down { reason, .. } => ended = Some(reason),
                 LinkEvent::Up { .. } => up = true,
-                other @ (LinkEvent::Frame { .. } | LinkEvent::Failed { .. }) => panic!("{other:?}"),
+                other @ (LinkEvent::Frame { .. }
+                | LinkEvent::Failed { .. }
+                | LinkEvent::Joining { .. }
+                | LinkEvent::Told { .. }) => panic!("{other:?}"),
             }
         }
         ended.unwrap()
@@ -206,7 +212,10 @@ pub(super) fn settings(pki: &Pki, name: &str, peers: &[(&str, SocketAddr)]) -> T
         cluster: pki.authority.cluster(),
         region: region(name),
         bind: (Ipv4Addr::LOCALHOST, 0).into(),
-        peers: peers.iter().map(|&(name, address)| (region(name), address)).collect(),
+        regions: peers.iter().map(|&(name, address)| reached_at(name, address)).collect(),
+        http: nowhere(),
+        peers: Neighbours::All,
+        joining: Joining::default(),
         pki: pki.paths(name, 30),
         frame_bytes: FRAME_BYTES,
         max_frame_bytes: FRAME_BYTES,
@@ -215,6 +224,10 @@ pub(super) fn settings(pki: &Pki, name: &str, peers: &[(&str, SocketAddr)]) -> T
         delay: BTreeMap::new(),
         max_connections: 64,
     }
+}
+
+fn reached_at(name: &str, quic: SocketAddr) -> RegionSettings {
+    RegionSettings { name: region(name), quic, http: nowhere(), peers: Neighbours::All }
 }
 
 /// The log of this test, from now on.

@@ -35,7 +35,8 @@ fn every_command_has_help_with_examples() {
                     conflicts list, conflicts show, conflicts watch, conflicts resolve, \
                     conflicts dismiss, conflicts reopen, conflicts undo, conflicts stats, \
                     conflicts explain, collections list, collections get, collections set, \
-                    collections simulate, regions status, import, export, bench";
+                    collections simulate, regions status, regions list, \
+                    regions drain, regions undrain, regions leave, regions forget, import, export, bench";
     assert_eq!(check(&[]).join(", "), expected);
 }
 

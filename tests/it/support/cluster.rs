@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anabranch::node::{Node, NodeBuilder};
 use anabranch::pki;
-use anabranch::settings::{Limits, PkiPaths, RegionSettings, Settings};
+use anabranch::settings::{Joining, Limits, Neighbours, PkiPaths, RegionSettings, Settings};
 use anabranch::transport::LinkState;
 use anabranch_crdt::clock::ClockOffset;
 use anabranch_crdt::ids::{ClusterId, RegionName, Timestamp};
@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     bare: Vec<RegionName>,
     /// How far wall clocks are ahead of the true time, in microseconds.
     clocks: BTreeMap<RegionName, Arc<AtomicI64>>,
+    /// Regions that have links with some others only.
+    links: BTreeMap<RegionName, Neighbours>,
 }
 
 impl Plan {
@@ -42,7 +44,15 @@ impl Plan {
             collections: BTreeMap::new(),
             bare: Vec::new(),
             clocks: BTreeMap::new(),
+            links: BTreeMap::new(),
         }
+    }
+
+    /// Lets a region have links with these alone.
+    pub(crate) fn peers(mut self, name: &str, peers: &[&str]) -> Self {
+        let peers = Neighbours::Only(peers.iter().map(|peer| region(peer)).collect());
+        self.links.insert(region(name), peers);
+        self
     }
 
     /// Leaves the collections out of the file of one region.
@@ -147,6 +157,7 @@ impl Cluster {
             name: name.clone(),
             quic: if *name == own { any } else { address(name) },
             http: any,
+            peers: self.plan.links.get(name).cloned().unwrap_or_default(),
         };
         let named =
             |(name, policies): (&String, &Policies)| (name.parse().unwrap(), policies.clone());
@@ -161,6 +172,7 @@ impl Cluster {
             limits: self.plan.limits.clone(),
             data: self.data(name),
             pki: self.pki[&own].clone(),
+            joining: Joining::default(),
             region: own,
         }
     }

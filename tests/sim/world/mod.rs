@@ -413,6 +413,8 @@ impl World {
                 let delay = self.disk_delay();
                 self.schedule_in(delay, Event::Renewed { node, life });
             }
+            // Nobody joins or leaves here.
+            Effect::Members { .. } => {}
         }
     }
 
