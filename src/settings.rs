@@ -76,6 +76,9 @@ pub struct Limits {
     pub cache_bytes: usize,
     /// How long a read with a session token waits for this region to catch up. Default 5 s.
     pub session_wait: Duration,
+    /// How long the other regions may take, after a start, to confirm that this node goes on with
+    /// its origin; then it takes a new one. Writes wait as long. Default 2 s.
+    pub settle_within: Duration,
     /// How far clocks may be apart: further ahead no peer moves this node's clock, and a node whose
     /// own clock is further off corrects it. Default 1 s.
     pub clock_skew: Duration,
@@ -118,6 +121,7 @@ impl Default for Limits {
             queue: 4_096,
             cache_bytes: 256 << 20,
             session_wait: Duration::from_secs(5),
+            settle_within: Duration::from_secs(2),
             clock_skew: Duration::from_secs(1),
             conflict_age: Duration::from_secs(90 * 24 * 3_600),
             conflict_rows: 1_000_000,

@@ -14,7 +14,9 @@
 use std::collections::BTreeSet;
 
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::ids::{
+    BootId, DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp,
+};
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
@@ -116,7 +118,23 @@ impl Encoder {
         self.number(row.sequence.0);
         self.number(row.latest.0);
         self.text(row.region.as_ref().map_or("", RegionName::as_str));
+        self.number(row.after.len() as u64);
+        for dot in &row.after {
+            self.bytes.extend_from_slice(dot.origin.as_bytes());
+            self.number(dot.sequence.0);
+        }
+        self.bytes.extend(row.boot.iter().flat_map(|boot| boot.0));
         self.seal(ORIGINS.name, key)
+    }
+
+    pub(super) fn boot(&mut self, table: &'static str, key: &[u8], row: BootRow) -> &[u8] {
+        self.start();
+        self.bytes.extend_from_slice(&row.boot.0);
+        self.byte(match row.ending {
+            Ending::None => 0,
+            Ending::Orderly => 1,
+        });
+        self.seal(table, key)
     }
 
     pub(super) fn identity(&mut self, table: &'static str, key: &[u8], who: &Identity) -> &[u8] {
@@ -186,6 +204,27 @@ pub(super) struct OriginRow {
     /// The greatest admission time of its entries.
     pub(super) latest: Timestamp,
     pub(super) region: Option<RegionName>,
+    /// What whoever has entries of it has of its region's earlier origins. Older data lacks it,
+    /// and then nothing is implied.
+    pub(super) after: Vec<Dot>,
+    /// The process that this node has last vouched for as the one that goes on with it.
+    pub(super) boot: Option<BootId>,
+}
+
+/// Which process had the journal last, and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BootRow {
+    pub(super) boot: BootId,
+    pub(super) ending: Ending,
+}
+
+/// How a process ended, as far as its journal knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It has not, or not in order.
+    None,
+    /// After everything that it admitted was durable.
+    Orderly,
 }
 
 /// The fields of a record that are still to be read; anything unexpected is damage.
@@ -372,11 +411,34 @@ pub(super) fn name_row(key: &[u8], value: &[u8]) -> Result<DocumentId, ReadError
 
 pub(super) fn origin(key: &[u8], value: &[u8]) -> Result<OriginRow, ReadError> {
     let mut fields = Fields::unseal(ORIGINS.name, key, value)?;
-    Ok(OriginRow {
+    let mut row = OriginRow {
         sequence: Sequence(fields.number()?),
         latest: Timestamp(fields.number()?),
         region: fields.region()?,
-    })
+        ..OriginRow::default()
+    };
+    if fields.rest.is_empty() {
+        return Ok(row);
+    }
+    for _ in 0..fields.number()? {
+        let origin = Origin::from_bytes(fields.array()?);
+        row.after.push(Dot { origin, sequence: Sequence(fields.number()?) });
+    }
+    if !fields.rest.is_empty() {
+        row.boot = Some(BootId(fields.array()?));
+    }
+    Ok(row)
+}
+
+pub(super) fn boot(table: &'static str, key: &[u8], value: &[u8]) -> Result<BootRow, ReadError> {
+    let mut fields = Fields::unseal(table, key, value)?;
+    let boot = BootId(fields.array()?);
+    let ending = match fields.array()? {
+        [0] => Ending::None,
+        [1] => Ending::Orderly,
+        _ => return Err(fields.damaged()),
+    };
+    Ok(BootRow { boot, ending })
 }
 
 pub(super) fn identity(

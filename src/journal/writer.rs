@@ -14,12 +14,14 @@
 //! reached the disk all the same. If it did, its entries are published after the reopening, so
 //! that what is in the journal is known, although their callers were told that it is uncertain.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use anabranch_crdt::chain::Chains;
 use anabranch_crdt::ids::{DocumentId, Origin};
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
@@ -27,12 +29,13 @@ use redb::WriteTransaction;
 use tokio::sync::{mpsc, watch};
 
 use super::apply::Tables;
+use super::incarnation::{Standing, heritage, write_boot};
 use super::ledger::LedgerChange;
 use super::ledger::index::rebuild;
 use super::plan::Plan;
-use super::record::{Encoder, OriginRow};
+use super::record::{BootRow, Encoder, Ending, OriginRow};
 use super::recovery::{fresh_origin, recover, write_identity};
-use super::shared::Shared;
+use super::shared::{Known, Shared};
 use super::store::guarded;
 use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, Publish, Row};
 
@@ -40,6 +43,8 @@ use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, P
 pub(super) enum Order {
     Commit(Commit),
     Renew(SyncSender<Result<Identity, CommitError>>),
+    /// Makes durable what is known of origins.
+    Save(SyncSender<Result<(), CommitError>>),
     Mend(SyncSender<Result<(), CommitError>>),
 }
 
@@ -86,14 +91,32 @@ impl Writer {
                 // Nobody may be waiting for the answer any more, and that is fine.
                 Order::Renew(answer) => drop(answer.send(self.renew())),
                 Order::Mend(answer) => drop(answer.send(self.mend())),
+                Order::Save(answer) => drop(answer.send(self.save())),
             }
             next = next.or_else(|| orders.blocking_recv());
         }
-        if !self.shared.origins().unsaved.is_empty() && self.writable().is_ok() {
-            let plan = Plan::after(&self.durable().vector);
-            self.commit(plan);
+        if self.save().is_ok() {
+            self.end();
         }
         self.shared.store.close();
+    }
+
+    /// Makes durable what is known of origins and not saved.
+    fn save(&mut self) -> Result<(), CommitError> {
+        self.writable().map_err(CommitError::Storage)?;
+        if self.shared.origins().unsaved.is_empty() {
+            return Ok(());
+        }
+        let plan = Plan::after(&self.durable().vector);
+        self.write(plan).map(|_| ())
+    }
+
+    /// Notes that this process admits no more. Without the note the next one takes a new origin.
+    fn end(&self) {
+        let row = BootRow { boot: self.shared.incarnation.boot, ending: Ending::Orderly };
+        if let Err(reason) = self.shared.store.write(|transaction| write_boot(transaction, row)) {
+            tracing::warn!(reason, "the journal was closed without a note that it was");
+        }
     }
 
     /// Commits what is queued together; returns an order that cannot be part of it.
@@ -105,16 +128,16 @@ impl Writer {
         }
         let mut plan = Plan::after(&self.durable().vector);
         let (mut commits, mut bytes) = (1, weight(&first));
-        plan.add(self.own, first);
+        self.plan(&mut plan, first);
         let mut other = None;
         while commits < GROUP_COMMITS && bytes < GROUP_BYTES {
             match orders.try_recv() {
                 Ok(Order::Commit(commit)) => {
                     commits += 1;
                     bytes += weight(&commit);
-                    plan.add(self.own, commit);
+                    self.plan(&mut plan, commit);
                 }
-                Ok(order @ (Order::Renew(_) | Order::Mend(_))) => {
+                Ok(order @ (Order::Renew(_) | Order::Mend(_) | Order::Save(_))) => {
                     other = Some(order);
                     break;
                 }
@@ -128,6 +151,14 @@ impl Writer {
             self.commit(plan);
         }
         other
+    }
+
+    /// Takes a commit into a plan; one that admits anything only if the origin is settled.
+    fn plan(&self, plan: &mut Plan, commit: Commit) {
+        if !commit.drafts.is_empty() && *self.shared.standing.borrow() == Standing::Settling {
+            return plan.waiting.push((commit.done, Err(CommitError::Unsettled)));
+        }
+        plan.add(self.own, commit);
     }
 
     fn commit(&mut self, mut plan: Plan) {
@@ -170,9 +201,10 @@ impl Writer {
         let mut changed = mem::take(&mut origins.unsaved);
         changed.extend(plan.touched.keys());
         let row = |origin: Origin| {
-            let known = origins.known.get(&origin).cloned().unwrap_or_default();
-            let sequence = plan.vector.sequence(origin);
-            (origin, OriginRow { sequence, latest: known.latest, region: known.region })
+            let Known { region, latest, boot } =
+                origins.known.get(&origin).cloned().unwrap_or_default();
+            let (sequence, after) = (plan.vector.sequence(origin), origins.chains.after(origin));
+            (origin, OriginRow { sequence, latest, region, after: after.to_vec(), boot })
         };
         changed.into_iter().map(row).collect()
     }
@@ -183,7 +215,10 @@ impl Writer {
         if plan.is_empty() {
             return durable;
         }
-        let position = if plan.entries.is_empty() { durable } else { encoded(plan.vector) };
+        let position = match plan.entries.is_empty() {
+            true => durable,
+            false => encoded(plan.vector, &self.shared.origins().chains),
+        };
         let (documents, conflicts) = told(plan.rows);
         let batch = Arc::new(CommitBatch {
             entries: plan.entries,
@@ -202,15 +237,24 @@ impl Writer {
 
     fn renew(&mut self) -> Result<Identity, CommitError> {
         self.writable().map_err(CommitError::Storage)?;
-        let taken: Vec<Origin> = self.shared.origins().known.keys().copied().collect();
-        let drawn = fresh_origin(&mut self.new_origin, |origin| taken.contains(origin));
         let mut identity = self.shared.identity();
+        let vector = &self.durable().vector;
+        let (taken, after) = {
+            let origins = self.shared.origins();
+            let after = heritage(&identity.region, &origins.known, &origins.chains, vector);
+            (origins.known.keys().copied().collect::<BTreeSet<Origin>>(), after)
+        };
+        let drawn = fresh_origin(&mut self.new_origin, |origin| taken.contains(origin));
         let retired = mem::replace(&mut identity.origin, drawn.map_err(CommitError::Storage)?);
-        let written = self.shared.store.write(|transaction| write_identity(transaction, &identity));
+        let write =
+            |transaction: &WriteTransaction| write_identity(transaction, &identity, after.clone());
+        let written = self.shared.store.write(write);
         written.map_err(|reason| CommitError::Storage(self.fault(reason, None)))?;
         self.own = identity.origin;
         self.shared.name_origin(identity.origin, &identity.region);
+        self.shared.origins().chains.note(identity.origin, after);
         self.shared.rename(identity.clone());
+        self.shared.standing.send_replace(Standing::Settled);
         tracing::info!(%retired, origin = %identity.origin, "the origin was renewed");
         Ok(identity)
     }
@@ -345,9 +389,9 @@ fn answer(
     }
 }
 
-/// A position with its token.
-pub(super) fn encoded(vector: VersionVector) -> Arc<Position> {
-    let token = token::encode(&vector);
+/// A position with its token, which leaves out what is implied.
+pub(super) fn encoded(vector: VersionVector, chains: &Chains) -> Arc<Position> {
+    let token = token::encode(&chains.compact(&vector));
     Arc::new(Position { vector, token })
 }
 

@@ -28,24 +28,29 @@ mod clock;
 mod fanout;
 pub mod frame;
 mod greeting;
+mod identity;
 mod intake;
 mod interface;
+mod names;
 mod peer;
 mod samples;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use anabranch_crdt::chain::Chains;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+pub use identity::Incarnation;
 pub use interface::{Effect, Input, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
 use frame::Frame;
+use identity::Identity;
 use intake::Appending;
 use peer::{Link, Peer};
 use samples::Samples;
@@ -58,8 +63,14 @@ pub struct Replication {
     origin: Origin,
     /// Whether a new origin was asked for and has not come; nothing of the old one is sent then.
     renewing: bool,
+    /// Who else may have the origin, and what this node vouches for.
+    identity: Identity,
     durable: VersionVector,
+    /// What origins imply of each other; known for each that has a name.
+    chains: Chains,
     names: BTreeMap<Origin, RegionName>,
+    /// Origins of which a peer has entries, and knows no name either; older data may have such.
+    nameless: BTreeSet<Origin>,
     peers: BTreeMap<RegionName, Peer>,
     links: BTreeMap<LinkId, RegionName>,
     /// The newest own entries, shared by all links that keep up.
@@ -118,8 +129,11 @@ impl Replication {
         Self {
             origin: settings.origin,
             renewing: false,
+            identity: Identity::new(&settings.incarnation),
+            chains: settings.incarnation.chains.clone(),
             samples: Samples::new(vector.sequence(settings.origin)),
             durable: vector,
+            nameless: BTreeSet::new(),
             names,
             peers: peers.collect(),
             links: BTreeMap::new(),
@@ -137,6 +151,7 @@ impl Replication {
     pub fn handle(&mut self, input: Input, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
         self.samples.start(turn.monotonic());
+        self.start_settling(turn);
         match input {
             Input::Connected { link, region } => self.handle_connected(link, region, turn),
             Input::Disconnected { link, reason } => self.forget_link(link, reason, turn),
@@ -144,7 +159,8 @@ impl Replication {
             Input::Committed { local, vector } => self.handle_committed(local, &vector, turn),
             Input::Appended { ticket, error } => self.handle_appended(ticket, error, turn),
             Input::Read { ticket, entries } => self.handle_read(ticket, entries, turn),
-            Input::Renewed { origin } => self.handle_renewed(origin, turn),
+            Input::Renewed { origin, after } => self.handle_renewed(origin, after, turn),
+            Input::Vouched { ticket, error } => self.handle_vouched(ticket, error, turn),
             Input::Timeout => self.handle_timeout(turn),
         }
         self.start_pulls(turn);
@@ -155,7 +171,8 @@ impl Replication {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
         let links = links.map(|link| link.next_timeout(self.settings.digest_interval));
-        links.chain(self.gaps.values().map(Gap::next_timeout)).min()
+        let settling = self.identity.next_timeout().filter(|_| !self.renewing);
+        links.chain(self.gaps.values().map(Gap::next_timeout)).chain(settling).min()
     }
 
     /// Returns what is known of every peer region, in the order of the settings.
@@ -202,7 +219,9 @@ impl Replication {
             Frame::Ack { vector } => self.handle_ack(&region, &vector, turn),
             Frame::Digest(digest) => self.handle_digest(&region, digest, turn),
             Frame::Pull(pull) => self.handle_pull(&region, pull, turn),
-            Frame::Names(names) => self.learn_names(names, turn),
+            Frame::Names(names) => self.learn_names(&region, names, turn),
+            Frame::Claim(claim) => self.handle_claim(&region, claim, turn),
+            Frame::Verdict(verdict) => self.handle_verdict(&region, verdict, turn),
         }
     }
 
@@ -250,33 +269,47 @@ impl Replication {
             self.check_link(region, turn);
         }
         self.expire_pulls(turn);
+        self.check_settling(turn);
     }
 
     /// Raises what a peer is known to have; asks for a new origin if it has more of this node's
     /// own than this node.
     fn learn(&mut self, region: &RegionName, vector: &VersionVector, turn: &mut Turn<'_>) {
+        let vector = self.chains.expand(vector);
+        let most = self.durable.len() + frame::MAX_ORIGINS;
         let Some(peer) = self.peers.get_mut(region) else { return };
-        peer.known.merge(vector);
+        peer.known.merge(&vector);
         let own = peer.known.sequence(self.origin);
         if let Some(link) = peer.link.as_mut() {
             link.window.acknowledge(own);
             link.relayed.settle(&peer.known, Duration::ZERO);
-            let too_many = peer.known.len() > frame::MAX_ORIGINS;
+            let too_many = peer.known.len() > most;
             if too_many {
                 let id = link.id;
                 return self.close(id, "peer names too many origins".to_owned(), turn);
             }
         }
         if own > self.durable.sequence(self.origin) {
-            self.ask_for_origin(turn);
+            self.give_way(region, own, turn);
         }
     }
 
-    fn ask_for_origin(&mut self, turn: &mut Turn<'_>) {
+    /// Asks for a new origin because a peer knows more of the present one.
+    fn give_way(&mut self, region: &RegionName, known: Sequence, turn: &mut Turn<'_>) {
+        let reason = format!("{region} knows {known} entries of the origin, more than are here");
+        self.ask_for_origin(reason, turn);
+    }
+
+    fn ask_for_origin(&mut self, reason: String, turn: &mut Turn<'_>) {
         if !self.renewing {
             self.renewing = true;
-            turn.effects.push(Effect::RenewOrigin);
+            turn.effects.push(Effect::RenewOrigin { reason });
         }
+    }
+
+    /// Returns what is durable in the form in which it is told.
+    fn told(&self) -> VersionVector {
+        self.chains.compact(&self.durable)
     }
 
     fn forget_samples(&mut self) {

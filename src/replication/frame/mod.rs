@@ -10,12 +10,15 @@
 
 mod batch;
 mod control;
+mod identity;
 
+use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
+pub use identity::{Claim, Judgement, Verdict};
 
 /// The first byte of every frame.
 pub const FORMAT_VERSION: u8 = 1;
@@ -39,15 +42,31 @@ pub enum Frame {
     Entries(Batch),
     /// What is durable here, in answer to entries.
     Ack {
-        /// Everything that is durable at the sender.
+        /// Everything that is durable at the sender, in its short form.
         vector: VersionVector,
     },
     /// What is durable here, sent regularly.
     Digest(Digest),
     /// A request for entries.
     Pull(Pull),
-    /// The regions of origins.
-    Names(Vec<(Origin, RegionName)>),
+    /// The regions of origins, and what stands before them.
+    Names(Vec<Named>),
+    /// Who the sender is, to be confirmed.
+    Claim(Claim),
+    /// Whether the receiver is who it claims to be.
+    Verdict(Verdict),
+}
+
+/// What is told of an origin besides its entries; it never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The origin.
+    pub origin: Origin,
+    /// Its region; `None` says that the sender has entries of it, and knows no more either.
+    pub region: Option<RegionName>,
+    /// What whoever has an entry of it has of the region's earlier origins, in the order of their
+    /// ids; at most [`MAX_AFTER`](anabranch_crdt::chain::MAX_AFTER).
+    pub after: Vec<Dot>,
 }
 
 /// Who a node is and what it has.
@@ -57,10 +76,10 @@ pub struct Hello {
     pub region: RegionName,
     /// The sender's present origin.
     pub origin: Origin,
-    /// Everything that is durable at the sender.
+    /// Everything that is durable at the sender, in its short form.
     pub vector: VersionVector,
-    /// The regions of origins, as far as known, in the order of the origins.
-    pub names: Vec<(Origin, RegionName)>,
+    /// The sender's origin and those of the vector, as far as known, in the order of the origins.
+    pub names: Vec<Named>,
     /// The origins of the nodes that the sender has a live link to, in order.
     pub direct: Vec<Origin>,
     /// Whether the sender has already got the receiver's hello.
@@ -70,7 +89,7 @@ pub struct Hello {
 /// What a node has, and how it is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
-    /// Everything that is durable at the sender.
+    /// Everything that is durable at the sender, in its short form.
     pub vector: VersionVector,
     /// The greatest admission time that the sender has given; zero if it has given none.
     pub clock: Timestamp,
@@ -158,6 +177,8 @@ impl Frame {
             Self::Digest(digest) => control::encode_digest(digest),
             Self::Pull(pull) => control::encode_pull(pull),
             Self::Names(names) => control::encode_names(names),
+            Self::Claim(claim) => identity::encode_claim(claim),
+            Self::Verdict(verdict) => identity::encode_verdict(verdict),
         }
     }
 
@@ -178,6 +199,8 @@ impl Frame {
             KIND_DIGEST => control::decode_digest(body).map(Self::Digest),
             KIND_PULL => control::decode_pull(body).map(Self::Pull),
             KIND_NAMES => control::decode_names(body).map(Self::Names),
+            KIND_CLAIM => identity::decode_claim(body).map(Self::Claim),
+            KIND_VERDICT => identity::decode_verdict(body).map(Self::Verdict),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -189,6 +212,8 @@ const KIND_ACK: u8 = 3;
 const KIND_DIGEST: u8 = 4;
 const KIND_PULL: u8 = 5;
 const KIND_NAMES: u8 = 6;
+const KIND_CLAIM: u8 = 11;
+const KIND_VERDICT: u8 = 12;
 
 #[cfg(test)]
 mod tests;
