@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use crate::api::{self, ApiState, Sources};
 use crate::document::{
-    Collections, Documents, Doorbell, NodeClock, OwnerQueues, Owners, Redecider, Retention,
-    Seeded, Setting, WallClock, owner_queues,
+    Collections, Documents, Doorbell, NodeClock, OwnerQueues, Owners, Redecider, Retention, Seeded,
+    Setting, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError, Start};

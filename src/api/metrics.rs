@@ -11,7 +11,7 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
-use crate::document::ClockStatus;
+use crate::document::{ClockStatus, OriginStatus};
 use crate::replication::PeerStatus;
 
 use super::request::no_query;
@@ -24,6 +24,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
     let figures = Figures {
         region: state.0.region.as_str(),
         clock: state.0.sources.clock.status(),
+        origin: state.documents().origin_status(),
         peers: &peers,
     };
     let mut response = Response::new(Body::from(figures.expose()));
@@ -35,6 +36,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
 struct Figures<'a> {
     region: &'a str,
     clock: ClockStatus,
+    origin: OriginStatus,
     peers: &'a [PeerStatus],
 }
 
@@ -43,6 +45,7 @@ impl Figures<'_> {
         let mut text = Exposition(String::new());
         self.expose_clock(&mut text);
         self.expose_replication(&mut text);
+        self.expose_origin(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -99,6 +102,19 @@ impl Figures<'_> {
             "Entries that the region has, as far as known, and this node has not.",
             |peer| Some(peer.entries_missing),
         );
+    }
+
+    fn expose_origin(&self, text: &mut Exposition) {
+        let name = "anabranch_origin_settled";
+        text.family(
+            name,
+            "gauge",
+            "1 while writes are admitted, 0 until it is settled under whom.",
+        );
+        text.sample(name, &[], u8::from(self.origin.settled));
+        let name = "anabranch_origin_renewals_total";
+        text.family(name, "counter", "Origins that this region has left behind.");
+        text.sample(name, &[], self.origin.renewals);
     }
 
     /// Adds a gauge with one sample for each peer that has it.
@@ -182,7 +198,8 @@ mod tests {
             clamped: 7,
             warnings: [(peer.region.clone(), 4)].into(),
         };
-        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent] };
+        let origin = OriginStatus { settled: true, renewals: 2 };
+        let figures = Figures { region: "eu-west", clock, origin, peers: &[peer, silent] };
         let text = figures.expose();
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let build = format!(
@@ -204,6 +221,8 @@ mod tests {
             "anabranch_replication_seconds_behind{peer_region=\"us-east\"} 1.5",
             "anabranch_replication_entries_missing{peer_region=\"ap-south\"} 3",
             "anabranch_replication_entries_missing{peer_region=\"us-east\"} 3",
+            "anabranch_origin_settled 1",
+            "anabranch_origin_renewals_total 2",
             &build,
         ];
         assert_eq!(samples, expected);

@@ -10,8 +10,8 @@ use futures::future::try_join_all;
 use serde_json::Value;
 use tracing::info;
 
-use super::redecide::Redecided;
 use super::owner::SETTLING;
+use super::redecide::Redecided;
 use super::request::Request;
 use super::{Digest, Document, Documents, Precondition, Write, settings};
 use crate::error::{Error, ErrorKind};

@@ -161,6 +161,15 @@ pub struct NamedConflict {
     pub conflict: Conflict,
 }
 
+/// What an operator sees of the origin of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginStatus {
+    /// Whether changes are admitted under it. Otherwise writes wait, see [`Documents::settled`].
+    pub settled: bool,
+    /// Origins that the region has left behind.
+    pub renewals: u64,
+}
+
 /// What the owners work with.
 pub struct Setting {
     /// The region of this node.
@@ -440,6 +449,13 @@ impl Documents {
     #[must_use]
     pub fn region(&self) -> &RegionName {
         &self.setting.region
+    }
+
+    /// Returns whether this leader admits changes, and how many origins its region has left behind.
+    #[must_use]
+    pub fn origin_status(&self) -> OriginStatus {
+        let journal = &self.setting.journal;
+        OriginStatus { settled: journal.is_settled(), renewals: journal.renewals() }
     }
 
     /// Waits until this leader admits changes: until every region has confirmed its origin, or it

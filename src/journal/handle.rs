@@ -358,7 +358,8 @@ impl Journal {
     ) -> Result<Self, OpenError> {
         let (clock_floor, latest_admission) = recovered.clocks(&options.region);
         let shared = Arc::new(Shared::new(store, &recovered, incarnation));
-        let (announce, position) = watch::channel(encoded(recovered.vector, &shared.origins().chains));
+        let (announce, position) =
+            watch::channel(encoded(recovered.vector, &shared.origins().chains));
         let (sender, orders) = mpsc::channel(QUEUE);
         let JournalOptions { publish, new_origin, .. } = options;
         let writer = Writer::new(Arc::clone(&shared), announce, publish, new_origin);

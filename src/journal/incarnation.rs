@@ -172,7 +172,8 @@ pub(super) fn heritage(
     chains: &Chains,
     vector: &VersionVector,
 ) -> Vec<Dot> {
-    let is_own = |dot: &Dot| known.get(&dot.origin).is_some_and(|k| k.region.as_ref() == Some(region));
+    let is_own =
+        |dot: &Dot| known.get(&dot.origin).is_some_and(|k| k.region.as_ref() == Some(region));
     let own: VersionVector = vector.iter().filter(is_own).collect();
     chains.compact(&own).iter().collect()
 }

@@ -86,7 +86,8 @@ pub(super) fn open_directory(
     let open = move || Database::builder().set_cache_size(cache).open(&path);
     let database = opened(guarded(&open))?;
     let fingerprint = fingerprint(&directory.join(FILE)).map_err(failed)?;
-    let (recovered, incarnation) = settle(&database, options, &fingerprint, Some((directory, present)))?;
+    let (recovered, incarnation) =
+        settle(&database, options, &fingerprint, Some((directory, present)))?;
     write_boot_file(directory, incarnation.boot).map_err(failed)?;
     let store = Store::new(database, Some(Box::new(open)), Some(lock));
     Ok(Opened { store, recovered, incarnation })

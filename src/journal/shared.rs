@@ -8,9 +8,9 @@ use anabranch_crdt::chain::Chains;
 use anabranch_crdt::ids::{BootId, Origin, RegionName, Timestamp};
 use tokio::sync::watch;
 
-use super::{Identity, Incarnation, Standing};
 use super::recovery::Recovered;
 use super::store::Store;
+use super::{Identity, Incarnation, Standing};
 
 /// Read by every handle, changed by the writer thread.
 #[derive(Debug)]

@@ -121,7 +121,9 @@ impl Conversation {
     /// Admits changes of a client, and answers once they are durable.
     async fn push(&mut self, name: DocumentName, changes: Vec<Bytes>) -> Result<(), Ended> {
         let reply = match self.service.documents.admit(name.clone(), changes).await {
-            Ok(position) => Reply::Accepted { vector: self.service.documents.session_of(&position) },
+            Ok(position) => {
+                Reply::Accepted { vector: self.service.documents.session_of(&position) }
+            }
             Err(error) => {
                 debug!(%name, code = error.code(), %error, "a client's changes are refused");
                 Reply::Refused(Refusal::from(&error))

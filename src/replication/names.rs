@@ -43,7 +43,8 @@ impl Replication {
             !self.names.contains_key(*origin) && self.durable.sequence(**origin).0 > 0
         };
         let nobodys = unnamed.iter().take(UNNAMED).filter(nameless);
-        let nobodys = nobodys.map(|&origin| (origin, Named { origin, region: None, after: vec![] }));
+        let nobodys =
+            nobodys.map(|&origin| (origin, Named { origin, region: None, after: vec![] }));
         let mut names: BTreeMap<Origin, Named> = nobodys.collect();
         let mut told = BTreeSet::new();
         let mut open: Vec<Origin> = unnamed.iter().copied().take(UNNAMED).collect();

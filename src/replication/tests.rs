@@ -1,3 +1,7 @@
+mod identity;
+
+use std::collections::VecDeque;
+
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::DocumentId;
 
@@ -318,7 +322,9 @@ fn one_pull_per_origin_moves_on_to_the_next_peer_when_it_is_not_answered() {
         };
         done.iter().filter_map(link).collect()
     };
-    assert_eq!(pulls(&node.meet(1, "b", &[dot(8, 7)], &[])), [1]);
+    assert_eq!(pulls(&node.meet(1, "b", &[dot(8, 7)], &[])), [] as [u64; 0], "whose it is unknown");
+    let digests = |node: &mut Node| node.receive(1, &Frame::Names(vec![named(8, Some("c"))]));
+    assert_eq!(pulls(&digests(&mut node)), [1]);
     assert_eq!(pulls(&node.meet(2, "c", &[dot(8, 7)], &[])), [] as [u64; 0]);
     assert_eq!(pulls(&node.wait(SECOND * 4)), [] as [u64; 0]);
     assert_eq!(pulls(&node.wait(SECOND * 2)), [2], "after five seconds the other is asked");
