@@ -155,6 +155,17 @@ impl Journal {
         dots.find(|dot| origins.chains.allow(dot.origin, told))
     }
 
+    /// Brings a short form in step with a vector, see [`Chains::lengthen`].
+    pub(crate) fn lengthen(
+        &self,
+        short: &mut VersionVector,
+        whole: &VersionVector,
+        dot: Dot,
+        first: bool,
+    ) {
+        self.inner.shared.origins().chains.lengthen(short, whole, dot, first);
+    }
+
     /// Counts the origins that this region took after its first.
     #[must_use]
     pub fn renewals(&self) -> u64 {

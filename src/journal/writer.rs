@@ -22,7 +22,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use anabranch_crdt::chain::Chains;
-use anabranch_crdt::ids::{DocumentId, Origin};
+use anabranch_crdt::entry::Dot;
+use anabranch_crdt::ids::{DocumentId, Origin, Sequence};
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
 use redb::WriteTransaction;
@@ -55,6 +56,8 @@ pub(super) struct Writer {
     publish: Publish,
     new_origin: Box<dyn FnMut() -> Origin + Send>,
     own: Origin,
+    /// What is durable, in the short form that tokens have.
+    short: VersionVector,
     encoder: Encoder,
     outage: Option<Outage>,
 }
@@ -79,7 +82,8 @@ impl Writer {
     ) -> Self {
         let own = shared.origin();
         let encoder = Encoder::default();
-        Self { shared, position, publish, new_origin, own, encoder, outage: None }
+        let short = shared.origins().chains.compact(&position.borrow().vector);
+        Self { shared, position, publish, new_origin, own, short, encoder, outage: None }
     }
 
     /// Serves orders until every handle has let go of the queue.
@@ -215,9 +219,11 @@ impl Writer {
         if plan.is_empty() {
             return durable;
         }
-        let position = match plan.entries.is_empty() {
-            true => durable,
-            false => encoded(plan.vector, &self.shared.origins().chains),
+        let position = if plan.entries.is_empty() {
+            durable
+        } else {
+            self.lengthen(&durable.vector, &plan);
+            Arc::new(Position { vector: plan.vector, token: token::encode(&self.short) })
         };
         let (documents, conflicts) = told(plan.rows);
         let batch = Arc::new(CommitBatch {
@@ -233,6 +239,16 @@ impl Writer {
             moved
         });
         position
+    }
+
+    /// Brings the short form in step with what a plan has made durable.
+    fn lengthen(&mut self, before: &VersionVector, plan: &Plan) {
+        let chains = &self.shared.origins().chains;
+        for &origin in plan.touched.keys() {
+            let dot = Dot { origin, sequence: plan.vector.sequence(origin) };
+            let first = before.sequence(origin) == Sequence::ZERO;
+            chains.lengthen(&mut self.short, &plan.vector, dot, first);
+        }
     }
 
     fn renew(&mut self) -> Result<Identity, CommitError> {

@@ -275,10 +275,10 @@ impl Replication {
     /// Raises what a peer is known to have; asks for a new origin if it has more of this node's
     /// own than this node.
     fn learn(&mut self, region: &RegionName, vector: &VersionVector, turn: &mut Turn<'_>) {
-        let vector = self.chains.expand(vector);
         let most = self.durable.len() + frame::MAX_ORIGINS;
-        let Some(peer) = self.peers.get_mut(region) else { return };
-        peer.known.merge(&vector);
+        let Self { peers, chains, .. } = self;
+        let Some(peer) = peers.get_mut(region) else { return };
+        chains.merge(&mut peer.known, vector);
         let own = peer.known.sequence(self.origin);
         if let Some(link) = peer.link.as_mut() {
             link.window.acknowledge(own);

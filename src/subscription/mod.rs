@@ -109,10 +109,7 @@ impl Follower {
     fn note(&mut self, dot: Dot) {
         let first = self.told.sequence(dot.origin) == Sequence::ZERO;
         self.told.raise(dot.origin, dot.sequence);
-        self.short.raise(dot.origin, dot.sequence);
-        if first {
-            self.short = self.feed.journal.compact(&self.told);
-        }
+        self.feed.journal.lengthen(&mut self.short, &self.told, dot, first);
     }
 
     /// Reads the next page, if there is one. Nothing is told before what its origin implies, or a

@@ -1,6 +1,6 @@
 //! Frames by which a process claims its origin, and is answered: a fixed layout, big-endian.
 //!
-//! Claim: origin (16), sequence (8), boot (16), then nothing or the boot before (16).
+//! Claim: origin (16), sequence (8), boot (16), and 0, or 1 and the boot before (16).
 //! Verdict: origin (16), boot (16), judgement (1), then a sequence (8) if it is 1.
 
 use anabranch_crdt::ids::{BootId, Origin, Sequence};
@@ -44,13 +44,17 @@ pub enum Judgement {
 }
 
 pub(super) fn encode_claim(claim: &Claim) -> Bytes {
-    let mut out = BytesMut::with_capacity(2 + 16 + 8 + 16 + 16);
+    let mut out = BytesMut::with_capacity(2 + 16 + 8 + 16 + 1 + 16);
     out.put_slice(&[FORMAT_VERSION, KIND_CLAIM]);
     out.put_slice(claim.origin.as_bytes());
     out.put_u64(claim.sequence.0);
     out.put_slice(&claim.boot.0);
-    if let Some(before) = claim.before {
-        out.put_slice(&before.0);
+    match claim.before {
+        None => out.put_u8(0),
+        Some(before) => {
+            out.put_u8(1);
+            out.put_slice(&before.0);
+        }
     }
     out.freeze()
 }
@@ -59,7 +63,11 @@ pub(super) fn decode_claim(mut body: &[u8]) -> Result<Claim, DecodeError> {
     let origin = Origin::from_bytes(take(&mut body)?);
     let sequence = Sequence(u64::from_be_bytes(take(&mut body)?));
     let boot = BootId(take(&mut body)?);
-    let before = if body.is_empty() { None } else { Some(BootId(take(&mut body)?)) };
+    let before = match take(&mut body)? {
+        [0] => None,
+        [1] => Some(BootId(take(&mut body)?)),
+        [_] => return Err(DecodeError::Range("boot before")),
+    };
     end(body)?;
     Ok(Claim { origin, sequence, boot, before })
 }
