@@ -158,7 +158,7 @@ impl Replication {
     }
 
     fn send_hello(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
-        let (direct, vector) = (self.direct(), self.told());
+        let (direct, vector) = (self.direct(), self.told.clone());
         let interval = self.settings.digest_interval;
         let mut hello = Hello {
             region: self.settings.region.clone(),
@@ -176,7 +176,7 @@ impl Replication {
 
     fn send_digest(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
         let mut digest = Digest {
-            vector: self.told(),
+            vector: self.told.clone(),
             clock: self.clock,
             direct: self.direct(),
             unnamed: self.unnamed(),

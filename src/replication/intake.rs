@@ -182,7 +182,7 @@ impl Replication {
         if links.is_empty() {
             return;
         }
-        let bytes = Frame::Ack { vector: self.told() }.encode();
+        let bytes = Frame::Ack { vector: self.told.clone() }.encode();
         links.into_iter().for_each(|link| turn.send(link, bytes.clone()));
     }
 

@@ -39,7 +39,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anabranch_crdt::chain::Chains;
-use anabranch_crdt::entry::Entry;
+use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
@@ -65,7 +65,10 @@ pub struct Replication {
     renewing: bool,
     /// Who else may have the origin, and what this node vouches for.
     identity: Identity,
+    /// What is durable here; grows by [`Replication::grow`] alone.
     durable: VersionVector,
+    /// The same in its short form, in which it is told.
+    told: VersionVector,
     /// What origins imply of each other; known for each that has a name.
     chains: Chains,
     names: BTreeMap<Origin, RegionName>,
@@ -132,6 +135,7 @@ impl Replication {
             identity: Identity::new(&settings.incarnation),
             chains: settings.incarnation.chains.clone(),
             samples: Samples::new(vector.sequence(settings.origin)),
+            told: settings.incarnation.chains.compact(&vector),
             durable: vector,
             nameless: BTreeSet::new(),
             names,
@@ -226,7 +230,7 @@ impl Replication {
     }
 
     fn handle_committed(&mut self, local: Vec<Entry>, vector: &VersionVector, turn: &mut Turn<'_>) {
-        self.durable.merge(vector);
+        self.grow(vector);
         let durable = self.durable.sequence(self.origin);
         self.samples.note(durable, turn.monotonic());
         let own = local.into_iter().filter(|entry| entry.origin == self.origin);
@@ -307,9 +311,21 @@ impl Replication {
         }
     }
 
-    /// Returns what is durable in the form in which it is told.
-    fn told(&self) -> VersionVector {
-        self.chains.compact(&self.durable)
+    /// Takes note of what is durable.
+    fn grow(&mut self, vector: &VersionVector) {
+        let Self { durable, told, chains, .. } = self;
+        let new: Vec<Dot> = vector.iter().filter(|dot| !durable.contains(*dot)).collect();
+        let implies = |dot: &Dot| {
+            durable.sequence(dot.origin) == Sequence::ZERO && !chains.after(dot.origin).is_empty()
+        };
+        let implies = new.iter().any(implies);
+        for dot in new {
+            durable.raise(dot.origin, dot.sequence);
+            told.raise(dot.origin, dot.sequence);
+        }
+        if implies {
+            *told = chains.compact(durable);
+        }
     }
 
     fn forget_samples(&mut self) {
