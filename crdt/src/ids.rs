@@ -57,10 +57,17 @@ impl Origin {
         Self(Uuid::new_v8(bytes))
     }
 
+    /// Tells whether the id was made by [`Origin::of_region`]. Vectors in their short form leave out
+    /// the origins that a region left behind, so what they name are not all leaders there were.
+    #[must_use]
+    pub fn is_of_any_region(&self) -> bool {
+        self.0.get_version_num() == 8
+    }
+
     /// Tells whether the id was made by [`Origin::of_region`] for this region.
     #[must_use]
     pub fn is_of(&self, region: &RegionName) -> bool {
-        self.0.get_version_num() == 8 && self.as_bytes().starts_with(&region.fingerprint())
+        self.is_of_any_region() && self.as_bytes().starts_with(&region.fingerprint())
     }
 }
 
@@ -485,6 +492,7 @@ mod tests {
         let mut client = *origin.as_bytes();
         client[6] = client[6] & 0x0f | 0x40;
         assert!(!Origin::from_bytes(client).is_of(&east), "version 4 is a client's");
+        assert!(origin.is_of_any_region() && !Origin::from_bytes(client).is_of_any_region());
     }
 
     #[test]
