@@ -142,7 +142,9 @@ impl NodeBuilder {
                     "the node was not stopped in order, so a copy of its machine may go on as it: \
                      it takes a new origin; nothing is to be done"
                 );
-                journal.renew_origin()?;
+                // As short as the opening of the journal; but it must not be called in a runtime.
+                std::thread::scope(|scope| scope.spawn(|| journal.renew_origin()).join())
+                    .map_err(|_| failed("the journal panicked when it took a new origin"))??;
             }
             // Nobody else has the data, and the file is the one that this node left.
             Start::Kept { .. } if self.settings.regions.len() < 2 => {}

@@ -56,7 +56,7 @@ impl Recovered {
     fn heritage(&self) -> Vec<Dot> {
         let (mut known, mut chains) = (BTreeMap::new(), Chains::new());
         for (origin, row) in &self.origins {
-            known.insert(*origin, Known { region: row.region.clone(), ..Known::default() });
+            known.insert(*origin, Known::of(row));
             chains.note(*origin, row.after.clone());
         }
         heritage(&self.identity.region, &known, &chains, &self.vector)
@@ -116,7 +116,12 @@ pub(super) fn recover(transaction: &ReadTransaction) -> Result<Recovered, ReadEr
     }
     let dots = origins.iter().map(|(origin, row)| Dot { origin: *origin, sequence: row.sequence });
     let vector = dots.collect::<VersionVector>();
-    if ends(transaction)? != vector {
+    let mut found = ends(transaction)?;
+    // What was dropped, or never was an entry here, ends at the floor.
+    for (origin, row) in &origins {
+        found.raise(*origin, row.log.floor);
+    }
+    if found != vector {
         return Err(ReadError::Corrupt { table: table::ORIGINS.name });
     }
     let pending = open_table(transaction, &table::PENDING)?.len().map_err(store::unreadable)?;

@@ -5,9 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use anabranch_crdt::chain::Chains;
-use anabranch_crdt::ids::{BootId, Origin, RegionName, Timestamp};
+use anabranch_crdt::entry::Dot;
+use anabranch_crdt::ids::{BootId, Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::version::VersionVector;
 use tokio::sync::watch;
 
+use super::record::{LogRow, OriginRow};
 use super::recovery::Recovered;
 use super::store::Store;
 use super::{Identity, Incarnation, Standing};
@@ -44,6 +47,20 @@ pub(super) struct Known {
     pub(super) latest: Timestamp,
     /// The process that this node has last vouched for.
     pub(super) boot: Option<BootId>,
+    pub(super) log: LogRow,
+}
+
+impl Known {
+    pub(super) fn of(row: &OriginRow) -> Self {
+        let OriginRow { latest, log, boot, .. } = *row;
+        Self { region: row.region.clone(), latest, log, boot }
+    }
+
+    /// The row of an origin that stands after others.
+    pub(super) fn row(self, sequence: Sequence, after: &[Dot]) -> OriginRow {
+        let Self { region, latest, log, boot } = self;
+        OriginRow { sequence, latest, region, log, after: after.to_vec(), boot }
+    }
 }
 
 impl Shared {
@@ -58,9 +75,8 @@ impl Shared {
             identity: RwLock::new(recovered.identity.clone()),
         };
         for (origin, row) in &recovered.origins {
-            let known = Known { region: row.region.clone(), latest: row.latest, boot: row.boot };
             let mut origins = shared.origins();
-            origins.known.insert(*origin, known);
+            origins.known.insert(*origin, Known::of(row));
             origins.chains.note(*origin, row.after.clone());
         }
         shared
@@ -80,6 +96,21 @@ impl Shared {
 
     pub(super) fn origins(&self) -> MutexGuard<'_, Origins> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how much is left of each log, once that is durable.
+    pub(super) fn note_logs(&self, rows: &[(Origin, OriginRow)]) {
+        let mut origins = self.origins();
+        for (origin, row) in rows {
+            origins.known.entry(*origin).or_default().log = row.log;
+        }
+    }
+
+    /// Returns the last entry of each origin that may be gone.
+    pub(super) fn floors(&self) -> VersionVector {
+        let origins = self.origins();
+        let floor = |(&origin, known): (&Origin, &Known)| Dot { origin, sequence: known.log.floor };
+        origins.known.iter().map(floor).collect()
     }
 
     pub(super) fn name_origin(&self, origin: Origin, region: &RegionName) {

@@ -14,7 +14,7 @@
 //! reached the disk all the same. If it did, its entries are published after the reopening, so
 //! that what is in the journal is known, although their callers were told that it is uncertain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,9 +34,9 @@ use super::incarnation::{Standing, heritage, write_boot};
 use super::ledger::LedgerChange;
 use super::ledger::index::rebuild;
 use super::plan::Plan;
-use super::record::{BootRow, Encoder, Ending, OriginRow};
+use super::record::{BootRow, Encoder, Ending, LogRow, OriginRow};
 use super::recovery::{fresh_origin, recover, write_identity};
-use super::shared::{Known, Shared};
+use super::shared::Shared;
 use super::store::guarded;
 use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, Publish, Row};
 
@@ -47,6 +47,7 @@ pub(super) enum Order {
     /// Makes durable what is known of origins.
     Save(SyncSender<Result<(), CommitError>>),
     Mend(SyncSender<Result<(), CommitError>>),
+    Raise(VersionVector, SyncSender<Result<Arc<Position>, CommitError>>),
 }
 
 /// Owns everything that only the writer thread touches.
@@ -96,6 +97,7 @@ impl Writer {
                 Order::Renew(answer) => drop(answer.send(self.renew())),
                 Order::Mend(answer) => drop(answer.send(self.mend())),
                 Order::Save(answer) => drop(answer.send(self.save())),
+                Order::Raise(vector, answer) => drop(answer.send(self.raise(&vector))),
             }
             next = next.or_else(|| orders.blocking_recv());
         }
@@ -141,7 +143,9 @@ impl Writer {
                     bytes += weight(&commit);
                     self.plan(&mut plan, commit);
                 }
-                Ok(order @ (Order::Renew(_) | Order::Mend(_) | Order::Save(_))) => {
+                Ok(
+                    order @ (Order::Renew(_) | Order::Mend(_) | Order::Save(_) | Order::Raise(..)),
+                ) => {
                     other = Some(order);
                     break;
                 }
@@ -184,6 +188,7 @@ impl Writer {
         match written {
             Ok(moved) => {
                 self.shared.pending.fetch_sub(moved, Ordering::AcqRel);
+                self.shared.note_logs(&origins);
                 self.recovered();
                 Ok(self.announce(plan))
             }
@@ -204,11 +209,14 @@ impl Writer {
         }
         let mut changed = mem::take(&mut origins.unsaved);
         changed.extend(plan.touched.keys());
+        let mut added: BTreeMap<Origin, u64> = BTreeMap::new();
+        for (_, entry) in &plan.entries {
+            *added.entry(entry.origin).or_default() += entry.change.len() as u64;
+        }
         let row = |origin: Origin| {
-            let Known { region, latest, boot } =
-                origins.known.get(&origin).cloned().unwrap_or_default();
-            let (sequence, after) = (plan.vector.sequence(origin), origins.chains.after(origin));
-            (origin, OriginRow { sequence, latest, region, after: after.to_vec(), boot })
+            let mut known = origins.known.get(&origin).cloned().unwrap_or_default();
+            known.log.bytes += added.get(&origin).copied().unwrap_or_default();
+            (origin, known.row(plan.vector.sequence(origin), origins.chains.after(origin)))
         };
         changed.into_iter().map(row).collect()
     }
@@ -216,14 +224,15 @@ impl Writer {
     /// Tells the world what is durable now: first whoever publishes, then who waits for it.
     fn announce(&mut self, plan: Plan) -> Arc<Position> {
         let durable = self.durable();
-        if plan.is_empty() {
+        let moved = plan.vector != durable.vector;
+        if plan.is_empty() && !moved {
             return durable;
         }
-        let position = if plan.entries.is_empty() {
-            durable
-        } else {
+        let position = if moved {
             self.lengthen(&durable.vector, &plan);
             Arc::new(Position { vector: plan.vector, token: token::encode(&self.short) })
+        } else {
+            durable
         };
         let (documents, conflicts) = told(plan.rows);
         let batch = Arc::new(CommitBatch {
@@ -244,6 +253,11 @@ impl Writer {
     /// Brings the short form in step with what a plan has made durable.
     fn lengthen(&mut self, before: &VersionVector, plan: &Plan) {
         let chains = &self.shared.origins().chains;
+        if plan.entries.is_empty() {
+            // Documents came whole, so origins rose by other ways than entries.
+            self.short = chains.compact(&plan.vector);
+            return;
+        }
         for &origin in plan.touched.keys() {
             let dot = Dot { origin, sequence: plan.vector.sequence(origin) };
             let first = before.sequence(origin) == Sequence::ZERO;
@@ -273,6 +287,39 @@ impl Writer {
         self.shared.standing.send_replace(Standing::Settled);
         tracing::info!(%retired, origin = %identity.origin, "the origin was renewed");
         Ok(identity)
+    }
+
+    /// Notes that everything up to a vector is here, in documents that came whole. Nobody else
+    /// continues the own origin, so that stays as it is.
+    fn raise(&mut self, vector: &VersionVector) -> Result<Arc<Position>, CommitError> {
+        self.writable().map_err(CommitError::Storage)?;
+        let mut plan = Plan::after(&self.durable().vector);
+        let missing = |dot: &Dot| dot.origin != self.own && !plan.vector.contains(*dot);
+        let raised: VersionVector = vector.iter().filter(missing).collect();
+        if raised.is_empty() {
+            return Ok(self.durable());
+        }
+        plan.vector.merge(&raised);
+        let mut origins = self.origin_rows(&plan);
+        origins.retain(|(origin, _)| raised.sequence(*origin) == Sequence::ZERO);
+        origins.extend(raised.iter().map(|dot| {
+            let mut origins = self.shared.origins();
+            let mut known = origins.known.entry(dot.origin).or_default().clone();
+            known.log = LogRow { floor: dot.sequence, bytes: 0, ..known.log };
+            (dot.origin, known.row(dot.sequence, origins.chains.after(dot.origin)))
+        }));
+        let Self { shared, encoder, .. } = self;
+        match shared.store.write(|transaction| apply(transaction, encoder, &plan, &origins)) {
+            Ok(_) => {
+                self.shared.note_logs(&origins);
+                self.recovered();
+                Ok(self.announce(plan))
+            }
+            Err(reason) => {
+                self.shared.origins().unsaved.extend(origins.iter().map(|(origin, _)| *origin));
+                Err(CommitError::Storage(self.fault(reason, Some(plan))))
+            }
+        }
     }
 
     /// Makes the index of the ledger anew.
@@ -333,6 +380,7 @@ impl Writer {
         self.shared.pending.store(recovered.pending, Ordering::Release);
         self.shared.any_conflicts.store(recovered.conflicts > 0, Ordering::Release);
         self.own = recovered.identity.origin;
+        self.shared.note_logs(&recovered.origins);
         self.shared.rename(recovered.identity);
         let lost = self.durable().vector != recovered.vector;
         let doubtful = self.outage.as_mut().and_then(|outage| outage.doubtful.take());
@@ -420,7 +468,7 @@ fn told(rows: Vec<Row>) -> (Vec<(DocumentId, DocumentRow)>, Vec<LedgerChange>) {
             Row::Conflict(document, conflict, row) => {
                 conflicts.push(LedgerChange { document, conflict, row });
             }
-            Row::Applied(..) | Row::Snapshot { .. } | Row::Redecided(..) => {}
+            Row::Applied(..) | Row::Snapshot { .. } | Row::Reached(..) | Row::Redecided(..) => {}
         }
     }
     (documents, conflicts)
@@ -432,7 +480,7 @@ fn weight(commit: &Commit) -> usize {
     let entries = commit.entries.iter().map(|entry| entry.change.len());
     let rows = commit.rows.iter().map(|row| match row {
         Row::Document(_, row) => row.json.as_ref().map_or(0, bytes::Bytes::len),
-        Row::Applied(_, dots) => dots.len() * 40,
+        Row::Applied(_, dots) | Row::Reached(_, dots) => dots.len() * 40,
         Row::Snapshot { bytes, covers, .. } => bytes.len() + covers.len() * 40,
         Row::Conflict(_, _, row) => row.as_ref().map_or(0, |row| row.bytes.len()),
         Row::Redecided(_, record) => record.len(),

@@ -254,7 +254,7 @@ impl Replication {
         answer.bytes = answer.bytes.saturating_sub(sent);
         // What comes next can be relayed, because it goes on from here.
         link.relayed.sent.raise(*origin, last);
-        turn.send(link.id, encode_batch(*origin, after.next(), frame));
+        turn.send_bulk(link.id, encode_batch(*origin, after.next(), frame));
         self.continue_answer(region, *origin, last, answer, turn);
     }
 
@@ -272,7 +272,7 @@ impl Replication {
         let Some(link) = peers.get_mut(region).and_then(|peer| peer.link.as_mut()) else { return };
         if answer.entries == 0 || answer.bytes == 0 || after >= durable.sequence(origin) {
             link.answers = link.answers.saturating_sub(1);
-            return turn.send(link.id, encode_batch(origin, after.next(), [].iter()));
+            return turn.send_bulk(link.id, encode_batch(origin, after.next(), [].iter()));
         }
         let (link, region, purpose) = (link.id, region.clone(), Purpose::Answer(answer));
         reads.insert(ticket, Reading { link, region, origin, after, purpose });

@@ -25,6 +25,7 @@
 
 mod catchup;
 mod clock;
+mod cluster;
 mod fanout;
 pub mod frame;
 mod greeting;
@@ -44,8 +45,9 @@ use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+pub use cluster::{ClusterView, MemberState, RegionView};
 pub use identity::Incarnation;
-pub use interface::{Effect, Input, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
+pub use interface::{Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
@@ -85,6 +87,8 @@ pub struct Replication {
     appends: BTreeMap<Ticket, Appending>,
     reads: BTreeMap<Ticket, Reading>,
     last_ticket: u64,
+    /// Counts what changed in what is known of the regions.
+    knowledge: u64,
 }
 
 /// The moment and the effects of one call of [`Replication::handle`].
@@ -113,8 +117,14 @@ enum Purpose {
 }
 
 impl Turn<'_> {
+    /// Sends what must not wait: control frames and fresh entries.
     fn send(&mut self, link: LinkId, bytes: Bytes) {
-        self.effects.push(Effect::Send { link, bytes });
+        self.effects.push(Effect::Send { link, bytes, lane: Lane::Fresh });
+    }
+
+    /// Sends what may wait: what catches up or compares.
+    fn send_bulk(&mut self, link: LinkId, bytes: Bytes) {
+        self.effects.push(Effect::Send { link, bytes, lane: Lane::Bulk });
     }
 
     fn monotonic(&self) -> Duration {
@@ -147,6 +157,7 @@ impl Replication {
             appends: BTreeMap::new(),
             reads: BTreeMap::new(),
             last_ticket: 0,
+            knowledge: 0,
             settings,
         }
     }
@@ -156,6 +167,9 @@ impl Replication {
         let turn = &mut Turn { now, effects };
         self.samples.start(turn.monotonic());
         self.start_settling(turn);
+        if input.may_teach() {
+            self.knowledge += 1;
+        }
         match input {
             Input::Connected { link, region } => self.handle_connected(link, region, turn),
             Input::Disconnected { link, reason } => self.forget_link(link, reason, turn),

@@ -103,7 +103,7 @@ impl Node {
 
 fn done(effect: Effect) -> Option<Done> {
     Some(match effect {
-        Effect::Send { link, bytes } => match Frame::decode(&bytes).unwrap() {
+        Effect::Send { link, bytes, .. } => match Frame::decode(&bytes).unwrap() {
             // They have tests of their own.
             Frame::Claim(_) | Frame::Verdict(_) => return None,
             frame => Done::Sent(link.0, frame),

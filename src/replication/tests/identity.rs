@@ -198,7 +198,7 @@ impl Machines {
         let fresh = Origin::from_bytes((u128::from(self.drawn) << 64).to_be_bytes());
         let machine = &mut self.all[place];
         match effect {
-            Effect::Send { link, bytes } => {
+            Effect::Send { link, bytes, .. } => {
                 machine.measure(&bytes);
                 if let Some(to) = machine.links.get(&link) {
                     self.flights.push_back((place, *to, bytes));
