@@ -249,7 +249,7 @@ mod tests {
             both.merge(&b);
             let mut expanded = chains.expand(&a);
             expanded.merge(&chains.expand(&b));
-            prop_assert_eq!(chains.expand(&both), &expanded);
+            prop_assert_eq!(&chains.expand(&both), &expanded);
             let mut merged = chains.expand(&a);
             chains.merge(&mut merged, &b);
             prop_assert_eq!(merged, expanded);

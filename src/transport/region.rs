@@ -10,7 +10,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anabranch_crdt::ids::RegionName;
@@ -29,6 +29,8 @@ pub(crate) struct Region {
     pub(crate) name: RegionName,
     /// Whether this node is the one to dial first.
     dials_first: bool,
+    /// Whether it has waited for the other side since this process started.
+    stood_by: AtomicBool,
     delay: Delay,
     state: watch::Sender<RegionState>,
 }
@@ -79,6 +81,7 @@ impl Region {
         let state = RegionState { address, link: LinkState::Up, live: None, poked: 0 };
         let region = Self {
             dials_first: *own < name,
+            stood_by: AtomicBool::new(false),
             name,
             delay: Delay::default(),
             state: watch::channel(state).0,
@@ -165,7 +168,10 @@ impl Region {
                 return turn;
             }
             let other_came = state.wait_for(|s| !s.wants_link() || s.poked != turn.poked);
-            if timeout(jittered(STANDBY), other_came).await.is_err() {
+            // A process that has just started is awaited by nobody any more.
+            let first = !self.stood_by.swap(true, Ordering::Relaxed);
+            let standby = if first { FIRST_STANDBY } else { STANDBY };
+            if timeout(jittered(standby), other_came).await.is_err() {
                 return turn;
             }
         }
@@ -251,6 +257,10 @@ const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A link that held for so long was a good one.
 const HEALTHY: Duration = Duration::from_secs(10);
+
+/// How long the region that does not dial first waits for the other one after its start: its first
+/// write may wait for the link.
+const FIRST_STANDBY: Duration = Duration::from_millis(200);
 
 /// How long the region that does not dial first waits for the other one.
 const STANDBY: Duration = Duration::from_secs(1);
