@@ -12,21 +12,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
+use anabranch_crdt::ids::{CollectionName, Origin, RegionName, Timestamp};
+use anabranch_crdt::policy::Policies;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tracing::{Instrument, info};
+use tracing::{Instrument, info, warn};
 use uuid::Uuid;
 
 use crate::api::{self, ApiState, Sources};
 use crate::consistency::Consistency;
 use crate::document::{
     Closed, Collections, Documents, Door, Doorbell, NodeClock, OwnerQueues, Owners, Redecider,
-    Retention, Setting, WallClock, owner_queues,
+    Retention, Seeded, Setting, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
-use crate::journal::{Journal, JournalOptions, OpenError};
+use crate::journal::{Journal, JournalOptions, OpenError, Start};
 use crate::leaf;
 use crate::replication::{Member, MemberState, Members, PeerStatus};
 use crate::settings::{RegionSettings, Settings};
@@ -79,10 +80,13 @@ impl NodeBuilder {
         let listener = listen(own.http).await?;
         let http = listener.local_addr().map_err(|error| cannot_listen(own.http, &error))?;
         let parts = self.storage()?;
-        if let Err(error) = parts.documents.seed(&self.settings.collections).await {
-            parts.close().await;
-            return Err(error);
-        }
+        let seeded = match parts.documents.seed(&self.settings.collections).await {
+            Ok(seeded) => seeded,
+            Err(error) => {
+                parts.close().await;
+                return Err(error);
+            }
+        };
         let parts = match self.connect(parts, http) {
             Ok(parts) => parts,
             Err(failed) => {
@@ -92,7 +96,12 @@ impl NodeBuilder {
             }
         };
         match Node::assemble(&self.settings, listener, http, parts) {
-            Ok(node) => Ok(node),
+            Ok(mut node) => {
+                if seeded == Seeded::WhenSettled {
+                    node.seed_when_settled(self.settings.collections);
+                }
+                Ok(node)
+            }
             Err(failed) => {
                 let (error, parts) = *failed;
                 parts.transport.shutdown().await;
@@ -114,6 +123,7 @@ impl NodeBuilder {
         let clock =
             NodeClock::new(Arc::clone(&self.wall), journal.clock_floor(), limits.clock_skew);
         clock.observe(journal.latest_admission());
+        self.settle_origin(&journal).inspect_err(|_| journal.close())?;
         journal.name_origin(journal.origin(), &self.settings.region);
         let loaded = collections.load(&journal);
         loaded.inspect_err(|_| journal.close())?;
@@ -122,6 +132,27 @@ impl NodeBuilder {
         let (documents, owners) = documents.inspect_err(|_| journal.close())?;
         let commits = Some(commit_receiver);
         Ok(Storage { journal, documents, owners, clock, bell, door, commits })
+    }
+
+    /// Makes sure that nothing is admitted under an origin that others may have: see
+    /// [`crate::journal::Standing`].
+    fn settle_origin(&self, journal: &Journal) -> Result<(), Error> {
+        match journal.incarnation().start {
+            Start::Fresh => {}
+            Start::Broken => {
+                warn!(
+                    "the node was not stopped in order, so a copy of its machine may go on as it: \
+                     it takes a new origin; nothing is to be done"
+                );
+                // As short as the opening of the journal; but it must not be called in a runtime.
+                std::thread::scope(|scope| scope.spawn(|| journal.renew_origin()).join())
+                    .map_err(|_| failed("the journal panicked when it took a new origin"))??;
+            }
+            // Nobody else has the data, and the file is the one that this node left.
+            Start::Kept { .. } if self.settings.regions.len() < 2 => {}
+            Start::Kept { .. } => journal.hold(),
+        }
+        Ok(())
     }
 
     fn documents(
@@ -326,12 +357,31 @@ impl Node {
         edge.spawn(api::serve(listener, ApiState::new(settings, sources), stop).in_current_span());
         let mut chores = JoinSet::new();
         chores.spawn(consistency.run().in_current_span());
+        chores.spawn(documents.clone().look_when_settled().in_current_span());
         chores.spawn(Redecider::new(documents.clone()).run().in_current_span());
         let members = handle.members();
         let peers = move || members.borrow().others().count();
         chores.spawn(Retention::new(documents, peers).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })
+    }
+
+    /// Gives collections the settings of the configuration file as soon as that can be.
+    fn seed_when_settled(&mut self, file: BTreeMap<CollectionName, Policies>) {
+        let documents = self.documents();
+        let seeding = async move {
+            loop {
+                let settled = documents.settled().await;
+                match settled.and(documents.seed(&file).await) {
+                    Ok(Seeded::All) => break,
+                    Ok(Seeded::WhenSettled) => {}
+                    Err(error) => warn!(%error, "collections did not get the file's settings"),
+                }
+                tokio::time::sleep(SEED_PAUSE).await;
+            }
+            std::future::pending().await
+        };
+        self.chores.spawn(seeding.in_current_span());
     }
 
     /// Returns where the node listens for HTTP.
@@ -476,6 +526,9 @@ fn system_clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX)).min(Timestamp::MAX)
 }
+
+/// Between attempts to give collections the settings of the configuration file.
+const SEED_PAUSE: Duration = Duration::from_secs(1);
 
 /// With more owners the one journal thread is the limit.
 const MAX_OWNERS: usize = 4;

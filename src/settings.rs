@@ -106,6 +106,9 @@ pub struct Limits {
     /// How long a request waits for other regions at most, whatever its concern says. Default
     /// 60 s.
     pub concern_wait: Duration,
+    /// How long the other regions may take, after a start, to confirm that this node goes on with
+    /// its origin; then it takes a new one. Writes wait as long. Default 2 s.
+    pub settle_within: Duration,
     /// How far clocks may be apart: further ahead no peer moves this node's clock, and a node whose
     /// own clock is further off corrects it. Default 1 s.
     pub clock_skew: Duration,
@@ -149,6 +152,7 @@ impl Default for Limits {
             cache_bytes: 256 << 20,
             session_wait: Duration::from_secs(5),
             concern_wait: Duration::from_secs(60),
+            settle_within: Duration::from_secs(2),
             clock_skew: Duration::from_secs(1),
             conflict_age: Duration::from_secs(90 * 24 * 3_600),
             conflict_rows: 1_000_000,

@@ -57,16 +57,33 @@ impl Origin {
         Self(Uuid::new_v8(bytes))
     }
 
+    /// Tells whether the id was made by [`Origin::of_region`]. Vectors in their short form leave out
+    /// the origins that a region left behind, so what they name are not all leaders there were.
+    #[must_use]
+    pub fn is_of_any_region(&self) -> bool {
+        self.0.get_version_num() == 8
+    }
+
     /// Tells whether the id was made by [`Origin::of_region`] for this region.
     #[must_use]
     pub fn is_of(&self, region: &RegionName) -> bool {
-        self.0.get_version_num() == 8 && self.as_bytes().starts_with(&region.fingerprint())
+        self.is_of_any_region() && self.as_bytes().starts_with(&region.fingerprint())
     }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// One run of one leader's process, drawn at random when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootId(pub [u8; 16]);
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Uuid::from_bytes(self.0).fmt(f)
     }
 }
 
@@ -475,6 +492,7 @@ mod tests {
         let mut client = *origin.as_bytes();
         client[6] = client[6] & 0x0f | 0x40;
         assert!(!Origin::from_bytes(client).is_of(&east), "version 4 is a client's");
+        assert!(origin.is_of_any_region() && !Origin::from_bytes(client).is_of_any_region());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! region, on every restart, and in every simulation.
 
 pub mod bundle;
+pub mod chain;
 pub mod clock;
 pub mod conflict;
 pub mod document;

@@ -13,7 +13,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
 use crate::consistency::Lag;
-use crate::document::ClockStatus;
+use crate::document::{ClockStatus, OriginStatus};
 use crate::replication::{PeerStatus, Traffic};
 
 use super::request::no_query;
@@ -26,6 +26,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
     let figures = Figures {
         region: state.0.region.as_str(),
         clock: state.0.sources.clock.status(),
+        origin: state.documents().origin_status(),
         peers: &peers,
         consistency: Concerns::of(&state),
     };
@@ -38,6 +39,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
 struct Figures<'a> {
     region: &'a str,
     clock: ClockStatus,
+    origin: OriginStatus,
     peers: &'a [PeerStatus],
     consistency: Concerns,
 }
@@ -75,6 +77,7 @@ impl Figures<'_> {
         self.expose_clock(&mut text);
         self.expose_replication(&mut text);
         self.expose_consistency(&mut text);
+        self.expose_origin(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -177,6 +180,19 @@ impl Figures<'_> {
         }
     }
 
+    fn expose_origin(&self, text: &mut Exposition) {
+        let name = "anabranch_origin_settled";
+        text.family(
+            name,
+            "gauge",
+            "1 while writes are admitted, 0 until it is settled under whom.",
+        );
+        text.sample(name, &[], u8::from(self.origin.settled));
+        let name = "anabranch_origin_renewals_total";
+        text.family(name, "counter", "Origins that this region has left behind.");
+        text.sample(name, &[], self.origin.renewals);
+    }
+
     /// Adds a gauge with one sample for each peer that has it.
     fn per_peer<T: Display>(
         &self,
@@ -273,7 +289,9 @@ mod tests {
             reads_unmet: 0,
             lag: Some(0.5),
         };
-        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent], consistency };
+        let origin = OriginStatus { settled: true, renewals: 2 };
+        let peers = &[peer, silent];
+        let figures = Figures { region: "eu-west", clock, origin, peers, consistency };
         let text = figures.expose();
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let build = format!(
@@ -306,6 +324,8 @@ mod tests {
             "anabranch_replication_entry_bytes_received_total{peer_region=\"us-east\"} 90",
             "anabranch_replication_duplicate_bytes_received_total{peer_region=\"ap-south\"} 10",
             "anabranch_replication_duplicate_bytes_received_total{peer_region=\"us-east\"} 10",
+            "anabranch_origin_settled 1",
+            "anabranch_origin_renewals_total 2",
             &build,
         ];
         assert_eq!(samples, expected);

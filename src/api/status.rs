@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::document::Closed;
+use crate::document::{Closed, OriginStatus};
 use crate::replication::{Member, PeerStatus};
 
 use super::request::no_query;
@@ -29,9 +29,12 @@ pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
         sequence: dot.sequence.0,
     };
     let peers = state.0.sources.peers.borrow().clone();
+    let OriginStatus { settled, renewals } = state.documents().origin_status();
     let mut response = reply::json(&ReplicationJson {
         region: state.0.region.as_str(),
         origin: (state.0.sources.origin)().to_string(),
+        settled,
+        renewals,
         token: &position.token,
         origins: position.vector.iter().map(origin).collect(),
         clock_correction_ms: millis(state.0.sources.clock.status().correction),
@@ -91,6 +94,7 @@ pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
         ("page_documents", listing::PAGE_DOCUMENTS),
         ("queue", bytes(limits.queue)),
         ("session_wait_ms", millis(limits.session_wait)),
+        ("settle_within_ms", millis(limits.settle_within)),
     ])))
 }
 
@@ -118,13 +122,20 @@ pub(super) async fn readyz(state: ApiState, request: Request) -> Answer {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         return Err(problem.with_member("ready", false.into()));
     }
-    Ok(reply::json_bytes(StatusCode::OK, Bytes::from_static(b"{\"ready\":true}")))
+    // Reads are answered meanwhile, and writes wait for a moment.
+    let body: &'static [u8] = match state.documents().origin_status().settled {
+        true => b"{\"ready\":true}",
+        false => b"{\"ready\":true,\"settling\":true}",
+    };
+    Ok(reply::json_bytes(StatusCode::OK, Bytes::from_static(body)))
 }
 
 #[derive(Serialize)]
 struct ReplicationJson<'a> {
     region: &'a str,
     origin: String,
+    settled: bool,
+    renewals: u64,
     token: &'a str,
     origins: Vec<OriginJson>,
     clock_correction_ms: f64,

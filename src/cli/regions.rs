@@ -73,7 +73,12 @@ async fn status(args: StatusArgs) -> Result<(), Failure> {
         Format::Json => print_json(&body),
         Format::Table => {
             let status = Status::read(body)?;
-            note(format!("region {}, origin {}", status.region, status.origin));
+            note(format!(
+                "region {}, origin {}{}",
+                status.region,
+                status.origin,
+                status.standing()
+            ));
             if status.clock_correction_ms != 0.0 {
                 note(format!(
                     "the clock of this node is {} against the other regions', and is corrected: \
@@ -91,6 +96,10 @@ struct Status {
     region: String,
     #[serde(default)]
     origin: String,
+    #[serde(default = "settled")]
+    settled: bool,
+    #[serde(default)]
+    renewals: u64,
     #[serde(default)]
     clock_correction_ms: f64,
     peers: Vec<Peer>,
@@ -114,11 +123,27 @@ impl Status {
             .map_err(|error| Failure::General(format!("unexpected answer of the node: {error}")))
     }
 
+    /// What there is to say of the origin.
+    fn standing(&self) -> String {
+        let renewed = match self.renewals {
+            0 => String::new(),
+            1 => ", renewed once".to_owned(),
+            times => format!(", renewed {} times", thousands(times)),
+        };
+        let settling = if self.settled { "" } else { ", settling: writes wait for a moment" };
+        format!("{renewed}{settling}")
+    }
+
     fn table(&self, width: Option<u16>) -> String {
         let header =
             ["region", "connected", "behind", "seconds", "missing", "clock", "rtt", "last error"];
         render_table(&header, self.peers.iter().map(Peer::row).collect(), width)
     }
+}
+
+/// A node of an earlier release does not say it.
+fn settled() -> bool {
+    true
 }
 
 impl Peer {
@@ -174,6 +199,10 @@ ap-south  NO         12,345  61.2     ?        ?        ?      the certificate
                                                                is of another
                                                                cluster";
         assert_eq!(status.table(Some(80)), expected);
+        assert_eq!(status.standing(), "");
+        let renewed = Status { settled: false, renewals: 1_200, ..status };
+        let expected = ", renewed 1,200 times, settling: writes wait for a moment";
+        assert_eq!(renewed.standing(), expected);
     }
 
     #[test]

@@ -68,6 +68,8 @@ impl Documents {
     /// # Errors
     /// `Unavailable`; what was asked for may have happened in part.
     pub async fn adopt(&self, bundles: Vec<Bundle>) -> Result<Vec<Adopted>, Error> {
+        // What follows from the policies is admitted together with them.
+        self.settled().await?;
         let count = bundles.len();
         let mut of_owners: Vec<(Vec<usize>, Vec<Bundle>)> = Vec::new();
         of_owners.resize_with(self.queues.len(), Default::default);
@@ -114,9 +116,14 @@ impl Owner {
         reply: Reply<T>,
         look: impl FnOnce(&Loaded) -> T,
     ) {
+        let settled = self.setting.journal.is_settled();
         let origin = self.setting.journal.origin();
         let held = self.cache.holds(id);
         match self.up_to_date(id, None, origin) {
+            Ok((loaded, outcome)) if !settled => {
+                let answer = look(&loaded);
+                self.answer_unsettled(loaded, &outcome, reply, answer);
+            }
             Ok((loaded, outcome)) => {
                 let answer = look(&loaded);
                 let changed = !outcome.rows.is_empty();

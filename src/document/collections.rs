@@ -10,6 +10,7 @@ use futures::future::try_join_all;
 use serde_json::Value;
 use tracing::info;
 
+use super::owner::SETTLING;
 use super::redecide::Redecided;
 use super::request::Request;
 use super::{Digest, Document, Documents, Precondition, Write, settings};
@@ -126,16 +127,23 @@ impl Documents {
     }
 
     /// Gives collections the settings that a configuration file has for them, unless they were
-    /// given any before: what is replicated holds.
+    /// given any before: what is replicated holds. Never waits until this leader admits changes:
+    /// where that is in the way, it answers so, and is to be called again then.
     ///
     /// # Errors
     /// `Forbidden` for the reserved collection; `Overloaded`, `Unavailable`.
-    pub async fn seed(&self, file: &BTreeMap<CollectionName, Policies>) -> Result<(), Error> {
+    pub async fn seed(&self, file: &BTreeMap<CollectionName, Policies>) -> Result<Seeded, Error> {
         let all: Vec<_> = file.iter().collect();
+        let mut seeded = Seeded::All;
         for some in all.chunks(SEEDS) {
-            try_join_all(some.iter().map(|(name, policies)| self.seed_one(name, policies))).await?;
+            let some = some.iter().map(|(name, policies)| self.seed_one(name, policies));
+            match try_join_all(some).await {
+                Ok(_) => {}
+                Err(error) if error.code() == SETTLING => seeded = Seeded::WhenSettled,
+                Err(error) => return Err(error),
+            }
         }
-        Ok(())
+        Ok(seeded)
     }
 
     async fn seed_one(&self, collection: &CollectionName, file: &Policies) -> Result<(), Error> {
@@ -167,6 +175,15 @@ impl Documents {
         let digest = document.map(|document| document.digest);
         CollectionSettings { name, policies, digest, redeciding }
     }
+}
+
+/// What [`Documents::seed`] has achieved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seeded {
+    /// Every collection has settings.
+    All,
+    /// Some wait until this leader admits changes.
+    WhenSettled,
 }
 
 /// Settings that are seeded at once, in one commit.

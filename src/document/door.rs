@@ -62,6 +62,7 @@ fn is_write(request: &Request) -> bool {
         | Request::Heads { .. }
         | Request::Adopt { .. }
         | Request::Refresh { .. }
+        | Request::Look
         | Request::Stop => false,
     }
 }

@@ -168,7 +168,7 @@ impl Documents {
         let name = name.clone();
         let id = DocumentId::from(&name);
         let ask = |reply| Request::Revert { name, heads, message, precondition, reply };
-        let ((document, created), position) = self.ask(id, ask).await?;
+        let ((document, created), position) = self.ask_to_write(id, ask).await?;
         Ok(Written { document, created, position })
     }
 

@@ -45,7 +45,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind};
-use crate::journal::{DocumentRow, Journal, LedgerPosition, Position};
+use crate::journal::{CommitError, DocumentRow, Journal, LedgerPosition, Position, Standing};
 use crate::settings::Limits;
 use owner::Owner;
 use request::{Answer, Reply, Request};
@@ -53,7 +53,7 @@ use request::{Answer, Reply, Request};
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use bundles::Adopted;
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
-pub use collections::{CollectionSettings, SettingsWritten};
+pub use collections::{CollectionSettings, Seeded, SettingsWritten};
 pub use door::{Closed, Door};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
 pub use history::{Comparison, Point};
@@ -164,6 +164,15 @@ pub struct NamedConflict {
     pub name: Option<DocumentName>,
     /// The row of the ledger.
     pub conflict: Conflict,
+}
+
+/// What an operator sees of the origin of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginStatus {
+    /// Whether changes are admitted under it. Otherwise writes wait, see [`Documents::settled`].
+    pub settled: bool,
+    /// Origins that the region has left behind.
+    pub renewals: u64,
 }
 
 /// What the owners work with.
@@ -299,7 +308,7 @@ impl Documents {
     ) -> Result<Written, Error> {
         let id = DocumentId::from(&name);
         let ask = |reply| Request::Write { name, write, author, precondition, reply };
-        let ((document, created), position) = self.ask(id, ask).await?;
+        let ((document, created), position) = self.ask_to_write(id, ask).await?;
         Ok(Written { document, created, position })
     }
 
@@ -358,7 +367,7 @@ impl Documents {
             author,
             reply,
         };
-        let (resolved, position) = self.ask(document, ask).await?;
+        let (resolved, position) = self.ask_to_write(document, ask).await?;
         let conflict = NamedConflict { name: resolved.name, conflict: resolved.conflict };
         Ok((conflict, Written { document: resolved.document, created: false, position }))
     }
@@ -376,7 +385,8 @@ impl Documents {
     ) -> Result<Arc<Position>, Error> {
         settings::check_writable(&name.collection)?;
         let id = DocumentId::from(&name);
-        let ((), position) = self.ask(id, |reply| Request::Admit { name, changes, reply }).await?;
+        let ask = |reply| Request::Admit { name, changes, reply };
+        let ((), position) = self.ask_to_write(id, ask).await?;
         Ok(position)
     }
 
@@ -398,6 +408,18 @@ impl Documents {
     #[must_use]
     pub fn position(&self) -> Arc<Position> {
         Arc::clone(&self.setting.journal.position().borrow())
+    }
+
+    /// Returns what is durable here now, in the short form that tokens have.
+    #[must_use]
+    pub fn session(&self) -> VersionVector {
+        self.session_of(&self.position())
+    }
+
+    /// Returns a position in the short form that tokens have.
+    #[must_use]
+    pub fn session_of(&self, position: &Position) -> VersionVector {
+        self.setting.journal.compact(&position.vector)
     }
 
     /// Waits until everything in `vector` is durable here.
@@ -434,6 +456,56 @@ impl Documents {
     #[must_use]
     pub fn region(&self) -> &RegionName {
         &self.setting.region
+    }
+
+    /// Returns whether this leader admits changes, and how many origins its region has left behind.
+    #[must_use]
+    pub fn origin_status(&self) -> OriginStatus {
+        let journal = &self.setting.journal;
+        OriginStatus { settled: journal.is_settled(), renewals: journal.renewals() }
+    }
+
+    /// Waits until this leader admits changes: until every region has confirmed its origin, or it
+    /// has taken a new one, which is no longer than `settle_within` and a write to the disk.
+    ///
+    /// # Errors
+    /// `Unavailable` if that does not come about.
+    pub async fn settled(&self) -> Result<(), Error> {
+        let mut standing = self.setting.journal.standing();
+        let settled = standing.wait_for(|standing| *standing == Standing::Settled);
+        let patience = self.setting.limits.settle_within.saturating_add(SETTLE_PATIENCE);
+        match tokio::time::timeout(patience, settled).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(shutting_down()),
+            Err(_) => Err(CommitError::Unsettled.into()),
+        }
+    }
+
+    /// Has the owners look up what waited until this leader admits changes, whenever it does again;
+    /// for ever.
+    pub async fn look_when_settled(self) {
+        let mut standing = self.setting.journal.standing();
+        loop {
+            if *standing.borrow_and_update() == Standing::Settled {
+                for queue in self.queues.iter() {
+                    // An owner that has ended looks up nothing.
+                    drop(queue.send(Request::Look).await);
+                }
+            }
+            if standing.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Asks the owner of a document to change it, once this leader admits changes.
+    async fn ask_to_write<T>(
+        &self,
+        id: DocumentId,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Answer<T> {
+        self.settled().await?;
+        self.ask(id, request).await
     }
 
     /// Asks the owner of a document, and waits for its answer.
@@ -487,6 +559,9 @@ impl Drop for Ended {
         let _ = self.0.try_send(());
     }
 }
+
+/// How much longer than `settle_within` a write waits for the disk to take a new origin.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
 
 fn shutting_down() -> Error {
     Error::new(ErrorKind::Unavailable, "shutting_down", "this node is shutting down")

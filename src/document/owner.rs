@@ -135,6 +135,9 @@ impl Owner {
                 self.look_at(id, reply, |loaded| loaded.document.heads());
             }
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
+            Request::Redecide { reply, .. } if !self.setting.journal.is_settled() => {
+                answer(reply, Err(CommitError::Unsettled.into()));
+            }
             Request::Redecide { documents, reach, reply } => {
                 let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
                 // Commits reach the disk in order, so an empty one answers for all before it.
@@ -144,6 +147,7 @@ impl Owner {
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
             }
+            Request::Look => self.rescan.store(true, Ordering::Release),
             Request::Stop => self.stopping = true,
         }
     }
@@ -156,6 +160,7 @@ impl Owner {
         reply: Reply<T>,
         step: impl FnOnce(&mut Loaded, Scene<'_>) -> Result<(T, Outcome), Error>,
     ) {
+        let settled = self.setting.journal.is_settled();
         let origin = self.setting.journal.origin();
         let (mut loaded, mut outcome) = match self.up_to_date(id, name, origin) {
             Ok(refreshed) => refreshed,
@@ -167,9 +172,13 @@ impl Owner {
         match setting.scene(&policies, origin, |scene| step(&mut loaded, scene)) {
             Ok((value, more)) => {
                 outcome.extend(more);
+                if !settled {
+                    return self.answer_unsettled(loaded, &outcome, reply, value);
+                }
                 self.submit(outcome, origin, reply, value);
                 self.keep(loaded);
             }
+            Err(error) if !settled => answer(reply, Err(error)),
             Err(error) => {
                 answer(reply, Err(error));
                 // A document that is ahead of the disk is dropped, and loaded again when it is
@@ -182,7 +191,30 @@ impl Owner {
         }
     }
 
+    /// Answers while this leader admits nothing: whatever was decided is for the answer alone.
+    /// Nothing of it is stored, so pending entries stay pending until [`Request::Look`]; then they
+    /// are applied again, together with the resolutions that this leader has to admit.
+    pub(super) fn answer_unsettled<T>(
+        &mut self,
+        loaded: Loaded,
+        outcome: &Outcome,
+        reply: Reply<T>,
+        value: T,
+    ) {
+        if !outcome.drafts.is_empty() {
+            return answer(reply, Err(CommitError::Unsettled.into()));
+        }
+        let position = Arc::clone(&self.setting.journal.position().borrow());
+        answer(reply, Ok((value, position)));
+        if outcome.rows.is_empty() {
+            self.cache.put(loaded);
+        }
+    }
+
     fn refresh_quietly(&mut self, id: DocumentId) {
+        if !self.setting.journal.is_settled() {
+            return;
+        }
         let origin = self.setting.journal.origin();
         match self.up_to_date(id, None, origin) {
             Ok((loaded, outcome)) => {
@@ -384,7 +416,8 @@ impl Owner {
     /// Applies every pending entry that is on disk, serving requests in between.
     fn rescan(&mut self, requests: &mut mpsc::Receiver<Request>) {
         let mut after = None;
-        loop {
+        // Otherwise they are looked up once it is.
+        while self.setting.journal.is_settled() {
             let found = self.setting.journal.pending(after, RESCAN_PAGE);
             let page = match found {
                 Ok(page) => page,
@@ -425,11 +458,11 @@ impl Setting {
         origin: Origin,
         run: impl FnOnce(Scene<'_>) -> T,
     ) -> T {
-        let own = &self.region;
+        let (own, settled) = (&self.region, self.journal.is_settled());
         let region_of = |writer: &Origin| self.journal.region_of(*writer);
         let admits = |writers: &BTreeSet<Origin>| {
             let regions: Vec<_> = writers.iter().filter_map(region_of).collect();
-            regions.is_empty() || regions.iter().any(|region| region == own)
+            settled && (regions.is_empty() || regions.iter().any(|region| region == own))
         };
         run(Scene {
             policies,
@@ -457,11 +490,15 @@ impl From<CommitError> for Error {
             CommitError::Storage(_) => (ErrorKind::Unavailable, "journal_cannot_write"),
             CommitError::Closed => (ErrorKind::Unavailable, "shutting_down"),
             CommitError::Superseded => (ErrorKind::Unavailable, "write_interrupted"),
+            CommitError::Unsettled => (ErrorKind::Unavailable, SETTLING),
             CommitError::Gap { .. } => (ErrorKind::Internal, "sequence_gap"),
         };
         Self::new(kind, code, error.to_string()).with_source(error)
     }
 }
+
+/// The code of the error of [`CommitError::Unsettled`].
+pub(super) const SETTLING: &str = "settling";
 
 /// Changes after which a document is saved as a whole: loading a change by itself costs some four
 /// times what it costs inside a snapshot, and a snapshot of a small document costs as much as four

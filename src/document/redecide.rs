@@ -98,6 +98,10 @@ impl Redecider {
         let mut records = None;
         loop {
             changes.borrow_and_update();
+            // Resolutions can be admitted only then. Whoever settles it ends the wait, or the node.
+            if self.documents.settled().await.is_err() {
+                continue;
+            }
             let Err(error) = self.all(&mut records).await else {
                 // The sender lives as long as the documents that are held here.
                 drop(changes.changed().await);

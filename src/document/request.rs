@@ -112,6 +112,8 @@ pub(super) enum Request {
     Refresh {
         documents: Vec<DocumentId>,
     },
+    /// This leader admits changes now: what waited for that is to be looked up on disk.
+    Look,
     /// Nothing more comes.
     Stop,
 }

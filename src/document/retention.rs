@@ -53,6 +53,9 @@ impl Retention {
         let (mut known, mut next) = (false, None::<Instant>);
         loop {
             let tick = ticks.tick().await;
+            if self.documents.settled().await.is_err() {
+                continue;
+            }
             let was_known = std::mem::replace(&mut known, self.now().is_some());
             let dropped = if next.is_none_or(|next| tick >= next) {
                 next = Some(tick + RETENTION_PERIOD);

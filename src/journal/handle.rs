@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::digests::DocumentDigest;
 use super::ledger::read;
-use super::recovery::{self, Recovered};
+use super::recovery::{self, Opened};
 use super::shared::Shared;
-use super::store::{Store, unreadable};
+use super::store::unreadable;
 use super::table::{CONFLICT_COUNTS, CONFLICT_INDEX};
 use super::writer::{Order, Writer, encoded};
 use super::{
@@ -39,13 +39,15 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal in `directory`, creating it under a temporary name if there is none.
     ///
-    /// A file that was copied from elsewhere (its device or inode differs) gets a new origin.
+    /// A file that was copied from elsewhere (its device or inode differs), or put back after
+    /// another process had a later one, gets a new origin. What else must hold before changes are
+    /// admitted is up to the caller: see [`Journal::incarnation`] and [`Journal::hold`].
     ///
     /// # Errors
     /// See [`OpenError`].
     pub fn open(directory: &Path, mut options: JournalOptions) -> Result<Self, OpenError> {
-        let (store, recovered) = recovery::open_directory(directory, &mut options)?;
-        Self::start(store, recovered, options)
+        let opened = recovery::open_directory(directory, &mut options)?;
+        Self::start(opened, options)
     }
 
     /// Opens a journal on a storage backend of the caller, for tests that crash the disk.
@@ -56,8 +58,8 @@ impl Journal {
         backend: impl redb::StorageBackend,
         mut options: JournalOptions,
     ) -> Result<Self, OpenError> {
-        let (store, recovered) = recovery::open_backend(backend, &mut options)?;
-        Self::start(store, recovered, options)
+        let opened = recovery::open_backend(backend, &mut options)?;
+        Self::start(opened, options)
     }
 
     /// Returns who this node is.
@@ -72,8 +74,8 @@ impl Journal {
         self.inner.shared.origin()
     }
 
-    /// Retires the present origin, because a peer knows more of it than this journal does, and
-    /// goes on under a new one. Durable on return; blocks.
+    /// Retires the present origin, because others may have it or know more of it than this journal
+    /// does, and admits changes under a new one. Durable on return; blocks.
     ///
     /// # Errors
     /// See [`CommitError`].
@@ -400,13 +402,13 @@ impl Journal {
     }
 
     pub(super) fn start(
-        store: Store,
-        recovered: Recovered,
+        Opened { store, recovered, incarnation }: Opened,
         options: JournalOptions,
     ) -> Result<Self, OpenError> {
         let (clock_floor, latest_admission) = recovered.clocks(&options.region);
-        let shared = Arc::new(Shared::new(store, &recovered));
-        let (announce, position) = watch::channel(encoded(recovered.vector));
+        let shared = Arc::new(Shared::new(store, &recovered, incarnation));
+        let (announce, position) =
+            watch::channel(encoded(recovered.vector, &shared.origins().chains));
         let (sender, orders) = mpsc::channel(QUEUE);
         let JournalOptions { publish, new_origin, .. } = options;
         let writer = Writer::new(Arc::clone(&shared), announce, publish, new_origin);
@@ -454,7 +456,7 @@ impl Journal {
         answered.recv().unwrap_or(Err(CommitError::Closed))
     }
 
-    fn orders(&self) -> Option<mpsc::Sender<Order>> {
+    pub(super) fn orders(&self) -> Option<mpsc::Sender<Order>> {
         self.inner.orders.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! # Layout
 //!
-//! `handle` is what others hold; `writer` is the thread that commits what `plan` numbered and
+//! `handle` is what others hold; `incarnation` says under which origin changes are admitted; `writer` is the thread that commits what `plan` numbered and
 //! `apply` writes; `ledger` has the conflicts; `reader` answers; `recovery` opens; `scrub` looks for rot; `store` keeps the
 //! database; `table` and `record` fix what the bytes on disk mean.
 //!
@@ -27,12 +27,13 @@
 //! | `conflict-index-1` | scope, state, inverted time, conflict | document, and what else a filter asks for |
 //! | `conflict-counts-1` | scope, state, kind | how many rows |
 //! | `conflict-documents-1` | conflict | document |
-//! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region, what is left of its log |
-//! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; how far each collection is re-decided; the member table |
+//! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region, what is left of its log, what stands before it, the process that was vouched for |
+//! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; the process that had the journal last and how it ended; how far each collection is re-decided; the member table |
 
 mod apply;
 mod digests;
 mod handle;
+mod incarnation;
 mod ledger;
 mod plan;
 mod reader;
@@ -61,6 +62,7 @@ use bytes::Bytes;
 
 pub use digests::{DocumentDigest, NO_DIGEST};
 pub use handle::Journal;
+pub use incarnation::{Incarnation, Standing, Start};
 pub use ledger::{
     ConflictSummary, LedgerChange, LedgerCount, LedgerFilter, LedgerPage, LedgerPosition,
     LedgerPositionError, LedgerRow, SettledConflict, StoredConflict,
@@ -239,6 +241,9 @@ pub enum CommitError {
     /// A commit that this one was built on has failed, or the origin has been renewed since.
     #[error("a write before this one failed, or this node took a new identity: try again")]
     Superseded,
+    /// It has drafts, and the origin of this node is not settled yet.
+    #[error("this node is settling who it is: try again")]
+    Unsettled,
     /// The writer thread has ended.
     #[error("the journal is closed")]
     Closed,

@@ -14,7 +14,9 @@
 use std::collections::BTreeSet;
 
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::ids::{
+    BootId, DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp,
+};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
@@ -132,7 +134,29 @@ impl Encoder {
             self.number(row.log.swept.0);
             self.number(row.log.bytes);
         }
+        if !row.after.is_empty() {
+            self.byte(PART_AFTER);
+            self.number(row.after.len() as u64);
+            for dot in &row.after {
+                self.bytes.extend_from_slice(dot.origin.as_bytes());
+                self.number(dot.sequence.0);
+            }
+        }
+        if let Some(boot) = row.boot {
+            self.byte(PART_BOOT);
+            self.bytes.extend_from_slice(&boot.0);
+        }
         self.seal(ORIGINS.name, key)
+    }
+
+    pub(super) fn boot(&mut self, table: &'static str, key: &[u8], row: BootRow) -> &[u8] {
+        self.start();
+        self.bytes.extend_from_slice(&row.boot.0);
+        self.byte(match row.ending {
+            Ending::None => 0,
+            Ending::Orderly => 1,
+        });
+        self.seal(table, key)
     }
 
     pub(super) fn identity(&mut self, table: &'static str, key: &[u8], who: &Identity) -> &[u8] {
@@ -203,6 +227,27 @@ pub(super) struct OriginRow {
     pub(super) latest: Timestamp,
     pub(super) region: Option<RegionName>,
     pub(super) log: LogRow,
+    /// What whoever has entries of it has of its region's earlier origins. Older data lacks it,
+    /// and then nothing is implied.
+    pub(super) after: Vec<Dot>,
+    /// The process that this node has last vouched for as the one that goes on with it.
+    pub(super) boot: Option<BootId>,
+}
+
+/// Which process had the journal last, and how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BootRow {
+    pub(super) boot: BootId,
+    pub(super) ending: Ending,
+}
+
+/// How a process ended, as far as its journal knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It has not, or not in order.
+    None,
+    /// After everything that it admitted was durable.
+    Orderly,
 }
 
 /// How much of an origin's log is left. A row that does not say it has all of it.
@@ -449,7 +494,7 @@ pub(super) fn origin(key: &[u8], value: &[u8]) -> Result<OriginRow, ReadError> {
         sequence: Sequence(fields.number()?),
         latest: Timestamp(fields.number()?),
         region: fields.region()?,
-        log: LogRow::default(),
+        ..OriginRow::default()
     };
     // What releases added, each with a byte that says what it is.
     while !fields.rest.is_empty() {
@@ -459,10 +504,28 @@ pub(super) fn origin(key: &[u8], value: &[u8]) -> Result<OriginRow, ReadError> {
                 row.log.swept = Sequence(fields.number()?);
                 row.log.bytes = fields.number()?;
             }
+            [PART_AFTER] => {
+                for _ in 0..fields.number()? {
+                    let origin = Origin::from_bytes(fields.array()?);
+                    row.after.push(Dot { origin, sequence: Sequence(fields.number()?) });
+                }
+            }
+            [PART_BOOT] => row.boot = Some(BootId(fields.array()?)),
             _ => return Err(fields.damaged()),
         }
     }
     Ok(row)
+}
+
+pub(super) fn boot(table: &'static str, key: &[u8], value: &[u8]) -> Result<BootRow, ReadError> {
+    let mut fields = Fields::unseal(table, key, value)?;
+    let boot = BootId(fields.array()?);
+    let ending = match fields.array()? {
+        [0] => Ending::None,
+        [1] => Ending::Orderly,
+        _ => return Err(fields.damaged()),
+    };
+    Ok(BootRow { boot, ending })
 }
 
 pub(super) fn identity(
@@ -492,6 +555,12 @@ const HAS_MORE: u8 = 2;
 
 /// What follows the region of an origin says how much of its log is left.
 const PART_LOG: u8 = 1;
+
+/// What follows says what stands before the origin.
+const PART_AFTER: u8 = 2;
+
+/// What follows says which process was vouched for.
+const PART_BOOT: u8 = 3;
 
 /// A buffer that grew larger for one big record is given back.
 const KEPT_BYTES: usize = 1 << 20;

@@ -2,14 +2,16 @@
 //!
 //! A new file is built under a temporary name and renamed once it is complete and synced, so a
 //! crash while creating leaves nothing that looks like a journal. A file whose device or inode
-//! is not the one it was created with is a copy; it goes on under a new origin, because the
-//! original may go on under the old one.
+//! is not the one it was created with is a copy, and one that another process than the last left
+//! was put back; both go on under a new origin, because others may know more of the old one.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
 
+use anabranch_crdt::chain::Chains;
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
@@ -17,9 +19,11 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTran
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::apply::{Tables, create_tables};
+use super::incarnation::{Incarnation, begin, heritage, is_put_back, last_boot, write_boot_file};
 use super::ledger::{index, legacy};
 use super::reader::open as open_table;
 use super::record::{self, Encoder, Fields, OriginRow};
+use super::shared::Known;
 use super::store::{self, Store, guarded, transact};
 use super::table;
 use super::{Identity, JournalOptions, OpenError, ReadError};
@@ -47,13 +51,30 @@ impl Recovered {
         let mine = mine.map(|(_, row)| row.latest);
         (mine.max().unwrap_or_default(), latest.max().unwrap_or_default())
     }
+
+    /// Returns what a new origin of this node comes after.
+    fn heritage(&self) -> Vec<Dot> {
+        let (mut known, mut chains) = (BTreeMap::new(), Chains::new());
+        for (origin, row) in &self.origins {
+            known.insert(*origin, Known::of(row));
+            chains.note(*origin, row.after.clone());
+        }
+        heritage(&self.identity.region, &known, &chains, &self.vector)
+    }
+}
+
+/// An open journal, and who has it.
+pub(super) struct Opened {
+    pub(super) store: Store,
+    pub(super) recovered: Recovered,
+    pub(super) incarnation: Incarnation,
 }
 
 /// Opens the journal of a directory, and creates it if there is none.
 pub(super) fn open_directory(
     directory: &Path,
     options: &mut JournalOptions,
-) -> Result<(Store, Recovered), OpenError> {
+) -> Result<Opened, OpenError> {
     fs::create_dir_all(directory).map_err(failed)?;
     let lock = lock(&directory.join(LOCK_FILE))?;
     let path = directory.join(FILE);
@@ -65,20 +86,23 @@ pub(super) fn open_directory(
     let open = move || Database::builder().set_cache_size(cache).open(&path);
     let database = opened(guarded(&open))?;
     let fingerprint = fingerprint(&directory.join(FILE)).map_err(failed)?;
-    let recovered = settle(&database, options, &fingerprint)?;
-    Ok((Store::new(database, Some(Box::new(open)), Some(lock)), recovered))
+    let (recovered, incarnation) =
+        settle(&database, options, &fingerprint, Some((directory, present)))?;
+    write_boot_file(directory, incarnation.boot).map_err(failed)?;
+    let store = Store::new(database, Some(Box::new(open)), Some(lock));
+    Ok(Opened { store, recovered, incarnation })
 }
 
 /// Opens the journal of a backend, and creates it if the backend is empty.
 pub(super) fn open_backend(
     backend: impl redb::StorageBackend,
     options: &mut JournalOptions,
-) -> Result<(Store, Recovered), OpenError> {
+) -> Result<Opened, OpenError> {
     let cache = options.cache_bytes;
     let create = || Database::builder().set_cache_size(cache).create_with_backend(backend);
     let database = opened(guarded(create))?;
-    let recovered = settle(&database, options, NO_FILE)?;
-    Ok((Store::new(database, None, None), recovered))
+    let (recovered, incarnation) = settle(&database, options, NO_FILE, None)?;
+    Ok(Opened { store: Store::new(database, None, None), recovered, incarnation })
 }
 
 /// Reads what a database holds.
@@ -109,13 +133,14 @@ pub(super) fn recover(transaction: &ReadTransaction) -> Result<Recovered, ReadEr
 pub(super) fn write_identity(
     transaction: &WriteTransaction,
     identity: &Identity,
+    after: Vec<Dot>,
 ) -> Result<(), redb::Error> {
     let mut encoder = Encoder::default();
     let mut meta = transaction.open_table(table::META.definition)?;
     let record = encoder.identity(table::META.name, IDENTITY.as_bytes(), identity);
     meta.insert(IDENTITY, record)?;
     let region = Some(identity.region.clone());
-    let row = OriginRow { region, ..OriginRow::default() };
+    let row = OriginRow { region, after, ..OriginRow::default() };
     Tables::new(transaction, &mut encoder).origin(identity.origin, &row)
 }
 
@@ -153,15 +178,18 @@ fn create(directory: &Path, options: &mut JournalOptions) -> Result<(), OpenErro
     rename_durably(directory, &new, &path).map_err(failed)
 }
 
-/// Initialises what is empty, checks whose data it is, and recovers.
+/// Initialises what is empty, checks whose data it is, and recovers. `place` is the directory, and
+/// whether the file was there before.
 fn settle(
     database: &Database,
     options: &mut JournalOptions,
     fingerprint: &str,
-) -> Result<Recovered, OpenError> {
+    place: Option<(&Path, bool)>,
+) -> Result<(Recovered, Incarnation), OpenError> {
     let empty = |transaction: ReadTransaction| Ok(transaction.list_tables()?.next().is_none());
     let empty = guarded(|| database.begin_read().map_err(redb::Error::from).and_then(empty));
-    if empty.map_err(OpenError::Storage)?.map_err(failed)? {
+    let empty = empty.map_err(OpenError::Storage)?.map_err(failed)?;
+    if empty {
         initialise(database, options, fingerprint)?;
     }
     let check = || {
@@ -177,13 +205,18 @@ fn settle(
     let read = || {
         let transaction = database.begin_read().map_err(failed)?;
         let stored = meta(&transaction, FINGERPRINT).map_err(failed)?;
-        Ok((recover(&transaction).map_err(failed)?, stored != fingerprint.as_bytes()))
+        let last = last_boot(&transaction).map_err(failed)?;
+        Ok((recover(&transaction).map_err(failed)?, stored != fingerprint.as_bytes(), last))
     };
-    let (mut recovered, copied) = guarded(read).map_err(OpenError::Storage)??;
-    if copied {
+    let (mut recovered, copied, last) = guarded(read).map_err(OpenError::Storage)??;
+    let put_back = place.map(|(directory, _)| is_put_back(directory, last)).transpose();
+    let adopted = copied || put_back.map_err(failed)?.unwrap_or_default();
+    let created = empty || place.is_some_and(|(_, present)| !present);
+    if adopted {
         adopt(database, options, &mut recovered, fingerprint)?;
     }
-    Ok(recovered)
+    let incarnation = begin(database, last, created || adopted)?;
+    Ok((recovered, incarnation))
 }
 
 /// Gives the ledger of format 1 its summaries, index and counts.
@@ -216,7 +249,7 @@ fn mend(database: &Database) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Gives a copied file a new origin before anything is admitted.
+/// Gives a file that is a copy, or was put back, a new origin before anything is admitted.
 fn adopt(
     database: &Database,
     options: &mut JournalOptions,
@@ -227,14 +260,20 @@ fn adopt(
     let origin = fresh_origin(&mut options.new_origin, taken).map_err(OpenError::Storage)?;
     let retired = recovered.identity.origin;
     recovered.identity.origin = origin;
+    let after = recovered.heritage();
     let write = |transaction: &WriteTransaction| {
-        write_identity(transaction, &recovered.identity)?;
+        write_identity(transaction, &recovered.identity, after.clone())?;
         write_meta(transaction, FINGERPRINT, fingerprint)
     };
     guarded(|| transact(database, write)).map_err(OpenError::Storage)?.map_err(failed)?;
     let region = Some(recovered.identity.region.clone());
-    recovered.origins.push((origin, OriginRow { region, ..OriginRow::default() }));
-    tracing::info!(%retired, %origin, "the journal is a copy or was restored: new origin");
+    recovered.origins.push((origin, OriginRow { region, after, ..OriginRow::default() }));
+    tracing::warn!(
+        %retired,
+        %origin,
+        "the journal is a copy or was restored: this node goes on under a new origin, and what its \
+         peers have comes back by itself; nothing is to be done"
+    );
     Ok(())
 }
 
@@ -247,7 +286,7 @@ fn initialise(
     let identity = Identity { cluster, region, origin: (options.new_origin)() };
     let write = |transaction: &WriteTransaction| {
         create_tables(transaction)?;
-        write_identity(transaction, &identity)?;
+        write_identity(transaction, &identity, Vec::new())?;
         write_meta(transaction, FORMAT, FORMAT_VERSION)?;
         write_meta(transaction, FINGERPRINT, fingerprint)
     };

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use anabranch_crdt::chain::Chains;
 use anabranch_crdt::entry::Dot;
-use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
+use anabranch_crdt::ids::{BootId, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
+use tokio::sync::watch;
 
-use super::Identity;
 use super::record::{LogRow, OriginRow};
 use super::recovery::Recovered;
 use super::store::Store;
+use super::{Identity, Incarnation, Standing};
 
 /// Read by every handle, changed by the writer thread.
 #[derive(Debug)]
@@ -21,6 +23,9 @@ pub(super) struct Shared {
     pub(super) pending: AtomicU64,
     /// Whether the ledger may have rows: set before the first is written, so never too late.
     pub(super) any_conflicts: AtomicBool,
+    /// Whether changes are admitted; only the writer thread acts on it.
+    pub(super) standing: watch::Sender<Standing>,
+    pub(super) incarnation: Incarnation,
     origins: Mutex<Origins>,
     identity: RwLock<Identity>,
 }
@@ -29,6 +34,8 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     pub(super) known: BTreeMap<Origin, Known>,
+    /// What they imply of each other.
+    pub(super) chains: Chains,
     /// Origins that were named since the last commit.
     pub(super) unsaved: BTreeSet<Origin>,
 }
@@ -38,21 +45,39 @@ pub(super) struct Origins {
 pub(super) struct Known {
     pub(super) region: Option<RegionName>,
     pub(super) latest: Timestamp,
+    /// The process that this node has last vouched for.
+    pub(super) boot: Option<BootId>,
     pub(super) log: LogRow,
 }
 
+impl Known {
+    pub(super) fn of(row: &OriginRow) -> Self {
+        let OriginRow { latest, log, boot, .. } = *row;
+        Self { region: row.region.clone(), latest, log, boot }
+    }
+
+    /// The row of an origin that stands after others.
+    pub(super) fn row(self, sequence: Sequence, after: &[Dot]) -> OriginRow {
+        let Self { region, latest, log, boot } = self;
+        OriginRow { sequence, latest, region, log, after: after.to_vec(), boot }
+    }
+}
+
 impl Shared {
-    pub(super) fn new(store: Store, recovered: &Recovered) -> Self {
+    pub(super) fn new(store: Store, recovered: &Recovered, incarnation: Incarnation) -> Self {
         let shared = Self {
             store,
             pending: AtomicU64::new(recovered.pending),
             any_conflicts: AtomicBool::new(recovered.conflicts > 0),
+            standing: watch::Sender::new(Standing::Settled),
+            incarnation,
             origins: Mutex::default(),
             identity: RwLock::new(recovered.identity.clone()),
         };
         for (origin, row) in &recovered.origins {
-            let known = Known { region: row.region.clone(), latest: row.latest, log: row.log };
-            shared.origins().known.insert(*origin, known);
+            let mut origins = shared.origins();
+            origins.known.insert(*origin, Known::of(row));
+            origins.chains.note(*origin, row.after.clone());
         }
         shared
     }

@@ -14,13 +14,14 @@
 //! reached the disk all the same. If it did, its entries are published after the reopening, so
 //! that what is in the journal is known, although their callers were told that it is uncertain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use anabranch_crdt::chain::Chains;
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{DocumentId, Origin, Sequence};
 use anabranch_crdt::token;
@@ -29,12 +30,13 @@ use redb::WriteTransaction;
 use tokio::sync::{mpsc, watch};
 
 use super::apply::Tables;
+use super::incarnation::{Standing, heritage, write_boot};
 use super::ledger::LedgerChange;
 use super::ledger::index::rebuild;
 use super::plan::Plan;
-use super::record::{Encoder, LogRow, OriginRow};
+use super::record::{BootRow, Encoder, Ending, LogRow, OriginRow};
 use super::recovery::{fresh_origin, recover, write_identity};
-use super::shared::{Known, Shared};
+use super::shared::Shared;
 use super::store::guarded;
 use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, Publish, Row};
 
@@ -42,6 +44,8 @@ use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, P
 pub(super) enum Order {
     Commit(Commit),
     Renew(SyncSender<Result<Identity, CommitError>>),
+    /// Makes durable what is known of origins.
+    Save(SyncSender<Result<(), CommitError>>),
     Mend(SyncSender<Result<(), CommitError>>),
     Raise(VersionVector, SyncSender<Result<Arc<Position>, CommitError>>),
 }
@@ -53,6 +57,8 @@ pub(super) struct Writer {
     publish: Publish,
     new_origin: Box<dyn FnMut() -> Origin + Send>,
     own: Origin,
+    /// What is durable, in the short form that tokens have.
+    short: VersionVector,
     encoder: Encoder,
     outage: Option<Outage>,
 }
@@ -77,7 +83,8 @@ impl Writer {
     ) -> Self {
         let own = shared.origin();
         let encoder = Encoder::default();
-        Self { shared, position, publish, new_origin, own, encoder, outage: None }
+        let short = shared.origins().chains.compact(&position.borrow().vector);
+        Self { shared, position, publish, new_origin, own, short, encoder, outage: None }
     }
 
     /// Serves orders until every handle has let go of the queue.
@@ -89,15 +96,33 @@ impl Writer {
                 // Nobody may be waiting for the answer any more, and that is fine.
                 Order::Renew(answer) => drop(answer.send(self.renew())),
                 Order::Mend(answer) => drop(answer.send(self.mend())),
+                Order::Save(answer) => drop(answer.send(self.save())),
                 Order::Raise(vector, answer) => drop(answer.send(self.raise(&vector))),
             }
             next = next.or_else(|| orders.blocking_recv());
         }
-        if !self.shared.origins().unsaved.is_empty() && self.writable().is_ok() {
-            let plan = Plan::after(&self.durable().vector);
-            self.commit(plan);
+        if self.save().is_ok() {
+            self.end();
         }
         self.shared.store.close();
+    }
+
+    /// Makes durable what is known of origins and not saved.
+    fn save(&mut self) -> Result<(), CommitError> {
+        self.writable().map_err(CommitError::Storage)?;
+        if self.shared.origins().unsaved.is_empty() {
+            return Ok(());
+        }
+        let plan = Plan::after(&self.durable().vector);
+        self.write(plan).map(|_| ())
+    }
+
+    /// Notes that this process admits no more. Without the note the next one takes a new origin.
+    fn end(&self) {
+        let row = BootRow { boot: self.shared.incarnation.boot, ending: Ending::Orderly };
+        if let Err(reason) = self.shared.store.write(|transaction| write_boot(transaction, row)) {
+            tracing::warn!(reason, "the journal was closed without a note that it was");
+        }
     }
 
     /// Commits what is queued together; returns an order that cannot be part of it.
@@ -109,16 +134,18 @@ impl Writer {
         }
         let mut plan = Plan::after(&self.durable().vector);
         let (mut commits, mut bytes) = (1, weight(&first));
-        plan.add(self.own, first);
+        self.plan(&mut plan, first);
         let mut other = None;
         while commits < GROUP_COMMITS && bytes < GROUP_BYTES {
             match orders.try_recv() {
                 Ok(Order::Commit(commit)) => {
                     commits += 1;
                     bytes += weight(&commit);
-                    plan.add(self.own, commit);
+                    self.plan(&mut plan, commit);
                 }
-                Ok(order @ (Order::Renew(_) | Order::Mend(_) | Order::Raise(..))) => {
+                Ok(
+                    order @ (Order::Renew(_) | Order::Mend(_) | Order::Save(_) | Order::Raise(..)),
+                ) => {
                     other = Some(order);
                     break;
                 }
@@ -132,6 +159,14 @@ impl Writer {
             self.commit(plan);
         }
         other
+    }
+
+    /// Takes a commit into a plan; one that admits anything only if the origin is settled.
+    fn plan(&self, plan: &mut Plan, commit: Commit) {
+        if !commit.drafts.is_empty() && *self.shared.standing.borrow() == Standing::Settling {
+            return plan.waiting.push((commit.done, Err(CommitError::Unsettled)));
+        }
+        plan.add(self.own, commit);
     }
 
     fn commit(&mut self, mut plan: Plan) {
@@ -179,10 +214,9 @@ impl Writer {
             *added.entry(entry.origin).or_default() += entry.change.len() as u64;
         }
         let row = |origin: Origin| {
-            let Known { region, latest, mut log } =
-                origins.known.get(&origin).cloned().unwrap_or_default();
-            log.bytes += added.get(&origin).copied().unwrap_or_default();
-            (origin, OriginRow { sequence: plan.vector.sequence(origin), latest, region, log })
+            let mut known = origins.known.get(&origin).cloned().unwrap_or_default();
+            known.log.bytes += added.get(&origin).copied().unwrap_or_default();
+            (origin, known.row(plan.vector.sequence(origin), origins.chains.after(origin)))
         };
         changed.into_iter().map(row).collect()
     }
@@ -194,7 +228,12 @@ impl Writer {
         if plan.is_empty() && !moved {
             return durable;
         }
-        let position = if moved { encoded(plan.vector) } else { durable };
+        let position = if moved {
+            self.lengthen(&durable.vector, &plan);
+            Arc::new(Position { vector: plan.vector, token: token::encode(&self.short) })
+        } else {
+            durable
+        };
         let (documents, conflicts) = told(plan.rows);
         let batch = Arc::new(CommitBatch {
             entries: plan.entries,
@@ -211,17 +250,41 @@ impl Writer {
         position
     }
 
+    /// Brings the short form in step with what a plan has made durable.
+    fn lengthen(&mut self, before: &VersionVector, plan: &Plan) {
+        let chains = &self.shared.origins().chains;
+        if plan.entries.is_empty() {
+            // Documents came whole, so origins rose by other ways than entries.
+            self.short = chains.compact(&plan.vector);
+            return;
+        }
+        for &origin in plan.touched.keys() {
+            let dot = Dot { origin, sequence: plan.vector.sequence(origin) };
+            let first = before.sequence(origin) == Sequence::ZERO;
+            chains.lengthen(&mut self.short, &plan.vector, dot, first);
+        }
+    }
+
     fn renew(&mut self) -> Result<Identity, CommitError> {
         self.writable().map_err(CommitError::Storage)?;
-        let taken: Vec<Origin> = self.shared.origins().known.keys().copied().collect();
-        let drawn = fresh_origin(&mut self.new_origin, |origin| taken.contains(origin));
         let mut identity = self.shared.identity();
+        let vector = &self.durable().vector;
+        let (taken, after) = {
+            let origins = self.shared.origins();
+            let after = heritage(&identity.region, &origins.known, &origins.chains, vector);
+            (origins.known.keys().copied().collect::<BTreeSet<Origin>>(), after)
+        };
+        let drawn = fresh_origin(&mut self.new_origin, |origin| taken.contains(origin));
         let retired = mem::replace(&mut identity.origin, drawn.map_err(CommitError::Storage)?);
-        let written = self.shared.store.write(|transaction| write_identity(transaction, &identity));
+        let write =
+            |transaction: &WriteTransaction| write_identity(transaction, &identity, after.clone());
+        let written = self.shared.store.write(write);
         written.map_err(|reason| CommitError::Storage(self.fault(reason, None)))?;
         self.own = identity.origin;
         self.shared.name_origin(identity.origin, &identity.region);
+        self.shared.origins().chains.note(identity.origin, after);
         self.shared.rename(identity.clone());
+        self.shared.standing.send_replace(Standing::Settled);
         tracing::info!(%retired, origin = %identity.origin, "the origin was renewed");
         Ok(identity)
     }
@@ -240,10 +303,10 @@ impl Writer {
         let mut origins = self.origin_rows(&plan);
         origins.retain(|(origin, _)| raised.sequence(*origin) == Sequence::ZERO);
         origins.extend(raised.iter().map(|dot| {
-            let Known { region, latest, log } =
-                self.shared.origins().known.entry(dot.origin).or_default().clone();
-            let log = LogRow { floor: dot.sequence, bytes: 0, ..log };
-            (dot.origin, OriginRow { sequence: dot.sequence, latest, region, log })
+            let mut origins = self.shared.origins();
+            let mut known = origins.known.entry(dot.origin).or_default().clone();
+            known.log = LogRow { floor: dot.sequence, bytes: 0, ..known.log };
+            (dot.origin, known.row(dot.sequence, origins.chains.after(dot.origin)))
         }));
         let Self { shared, encoder, .. } = self;
         match shared.store.write(|transaction| apply(transaction, encoder, &plan, &origins)) {
@@ -390,9 +453,9 @@ fn answer(
     }
 }
 
-/// A position with its token.
-pub(super) fn encoded(vector: VersionVector) -> Arc<Position> {
-    let token = token::encode(&vector);
+/// A position with its token, which leaves out what is implied.
+pub(super) fn encoded(vector: VersionVector, chains: &Chains) -> Arc<Position> {
+    let token = token::encode(&chains.compact(&vector));
     Arc::new(Position { vector, token })
 }
 

@@ -101,7 +101,7 @@ impl Conversation {
     async fn greet(&mut self) -> Result<(), Ended> {
         match self.next(HELLO_TIMEOUT).await? {
             Some(Request::Hello { protocol: PROTOCOL }) => {
-                let vector = self.service.documents.position().vector.clone();
+                let vector = self.service.documents.session();
                 let region = self.service.documents.region().clone();
                 Ok(self.send(&Reply::Welcome { region, vector }).await?)
             }
@@ -121,7 +121,9 @@ impl Conversation {
     /// Admits changes of a client, and answers once they are durable.
     async fn push(&mut self, name: DocumentName, changes: Vec<Bytes>) -> Result<(), Ended> {
         let reply = match self.service.documents.admit(name.clone(), changes).await {
-            Ok(position) => Reply::Accepted { vector: position.vector.clone() },
+            Ok(position) => {
+                Reply::Accepted { vector: self.service.documents.session_of(&position) }
+            }
             Err(error) => {
                 debug!(%name, code = error.code(), %error, "a client's changes are refused");
                 Reply::Refused(Refusal::from(&error))
@@ -159,7 +161,7 @@ impl Conversation {
         let documents = &self.service.documents;
         let exists = documents.read(&name).await?.is_some();
         let changes = documents.changes_since(name, heads).await?;
-        let vector = documents.position().vector.clone();
+        let vector = documents.session();
         Ok((changes.into_iter().map(|change| change.bytes).collect(), exists, vector))
     }
 
@@ -187,7 +189,7 @@ impl Conversation {
 
     /// Tells of changes until the client finishes its side.
     async fn watch(&mut self, wanted: &Wanted, since: Since) -> Result<(), Ended> {
-        let now = || self.service.documents.position().vector.clone();
+        let now = || self.service.documents.session();
         let mut told = match since {
             Since::Now => now(),
             Since::Vector(vector) => vector,

@@ -104,6 +104,17 @@ impl Replication {
         }
     }
 
+    /// Lets pulls begin of origins that waited for what has become durable.
+    pub(super) fn resume_successors(&mut self, origins: &[Origin], turn: &Turn<'_>) {
+        let Self { gaps, chains, durable, .. } = self;
+        for (&origin, gap) in gaps {
+            let waited = chains.after(origin).iter().any(|dot| origins.contains(&dot.origin));
+            if waited && gap.pull.is_none() && chains.allow(origin, durable) {
+                gap.due = gap.due.min(turn.monotonic());
+            }
+        }
+    }
+
     /// Takes note of the end of an answer. The next pull follows at once, unless it was empty.
     pub(super) fn note_answer_end(&mut self, origin: Origin, link: LinkId, turn: &Turn<'_>) {
         let grace = self.grace(turn);
@@ -154,7 +165,8 @@ impl Replication {
             return;
         }
         // A pull names only what is durable; what came last is awaited before more is asked for.
-        let settled = after == self.durable.sequence(origin);
+        // Nor is anything pulled that could not be appended.
+        let settled = after == self.durable.sequence(origin) && self.may_append(origin);
         let chosen = if settled { self.choose_source(origin, after) } else { None };
         let deadline = self.pull_deadline(turn);
         let Some(gap) = self.gaps.get_mut(&origin) else { return };
@@ -199,7 +211,7 @@ impl Replication {
         let durable = self.durable.sequence(pull.origin);
         if pull.origin == self.origin {
             if pull.after > durable {
-                return self.ask_for_origin(turn);
+                return self.give_way(region, pull.after, turn);
             }
             if let Some(link) = self.link_mut(region) {
                 link.window.restart(pull.after);

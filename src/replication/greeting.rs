@@ -1,9 +1,10 @@
 //! Links: who is there, what they have, how they are connected, and who this node is to them.
 
+use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
 use anabranch_crdt::version::VersionVector;
 
-use super::frame::{Digest, Frame, Hello, MAX_ORIGINS};
+use super::frame::{Digest, Frame, Hello, Named};
 use super::peer::Link;
 use super::samples::Samples;
 use super::{Effect, LinkId, Replication, Turn, clock};
@@ -24,6 +25,7 @@ impl Replication {
         }
         self.knowledge += 1;
         self.send_hello(&region, turn);
+        self.send_claim(&region, turn);
     }
 
     /// Closes a link and forgets it at once; what still comes from it is ignored.
@@ -62,8 +64,8 @@ impl Replication {
             let reason = format!("{region} uses the origin of this node, {}", hello.origin);
             return self.close(id, reason, turn);
         }
-        self.name_origin(hello.origin, region, turn);
-        self.learn_names(hello.names.clone(), turn);
+        self.learn_owner(region, &hello, turn);
+        self.learn_names(region, hello.names.clone(), turn);
         let members = hello.members;
         let own = self.origin;
         let Some(peer) = self.peers.get_mut(region) else { return };
@@ -115,17 +117,18 @@ impl Replication {
     }
 
     /// Goes on as a new origin; the old one is from now on one of many.
-    pub(super) fn handle_renewed(&mut self, origin: Origin, turn: &mut Turn<'_>) {
+    pub(super) fn handle_renewed(&mut self, origin: Origin, after: Vec<Dot>, turn: &mut Turn<'_>) {
         self.origin = origin;
         self.restamp();
         self.knowledge += 1;
         self.renewing = false;
+        self.identity.renewed();
         self.recent.clear();
         self.samples = Samples::new(self.durable.sequence(origin));
         self.samples.start(turn.monotonic());
         self.clock = Timestamp::default();
         let own_region = self.settings.region.clone();
-        self.name_origin(origin, &own_region, turn);
+        self.name_origin(Named { origin, region: Some(own_region), after }, turn);
         let regions: Vec<RegionName> = self.links.values().cloned().collect();
         for region in &regions {
             if let Some(peer) = self.peers.get_mut(region)
@@ -133,8 +136,10 @@ impl Replication {
             {
                 link.window.restart(peer.known.sequence(origin));
                 link.stream_read = None;
+                link.vouched = false;
             }
             self.send_hello(region, turn);
+            self.send_claim(region, turn);
             self.note_gaps(region, turn.monotonic(), turn);
             self.pump(region, turn);
         }
@@ -154,21 +159,25 @@ impl Replication {
             return;
         }
         link.relayed.settle(&peer.known, now.saturating_sub(interval * RELAY_INTERVALS));
+        let vouched = link.vouched;
         if !greeted {
             return self.send_hello(region, turn);
         }
         self.send_digest(region, turn);
+        if !vouched {
+            self.send_claim(region, turn);
+        }
         self.pump(region, turn);
     }
 
     fn send_hello(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
-        let direct = self.direct();
+        let (direct, vector) = (self.direct(), self.told.clone());
         let interval = self.settings.digest_interval;
         let mut hello = Hello {
             region: self.settings.region.clone(),
             origin: self.origin,
-            vector: self.durable.clone(),
-            names: self.names.iter().map(|(&origin, name)| (origin, name.clone())).collect(),
+            names: self.names_of(&vector),
+            vector,
             direct,
             heard: false,
             stamp: self.stamp,
@@ -182,7 +191,7 @@ impl Replication {
 
     fn send_digest(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
         let mut digest = Digest {
-            vector: self.durable.clone(),
+            vector: self.told.clone(),
             clock: self.clock,
             direct: self.direct(),
             unnamed: self.unnamed(),
@@ -203,7 +212,7 @@ impl Replication {
         greeted.iter().for_each(|region| self.send_hello(region, turn));
     }
 
-    fn hasten_digests(&mut self, turn: &Turn<'_>) {
+    pub(super) fn hasten_digests(&mut self, turn: &Turn<'_>) {
         let interval = self.settings.digest_interval;
         for peer in self.peers.values_mut() {
             if let Some(link) = peer.link.as_mut().filter(|link| link.origin.is_some()) {
@@ -219,44 +228,7 @@ impl Replication {
         origins.dedup();
         origins
     }
-
-    /// Returns durable origins without a name, in order.
-    fn unnamed(&self) -> Vec<Origin> {
-        let origins = self.durable.iter().map(|dot| dot.origin);
-        origins.filter(|origin| !self.names.contains_key(origin)).take(UNNAMED).collect()
-    }
-
-    fn tell_names(&mut self, region: &RegionName, unnamed: &[Origin], turn: &mut Turn<'_>) {
-        let named = |&origin: &Origin| Some((origin, self.names.get(&origin)?.clone()));
-        let names: Vec<_> = unnamed.iter().take(UNNAMED).filter_map(named).collect();
-        if names.is_empty() {
-            return;
-        }
-        if let Some(link) = self.link_mut(region) {
-            turn.send(link.id, Frame::Names(names).encode());
-        }
-    }
-
-    /// Takes names from hearsay: only those that are not known yet.
-    pub(super) fn learn_names(&mut self, names: Vec<(Origin, RegionName)>, turn: &mut Turn<'_>) {
-        for (origin, region) in names {
-            if !self.names.contains_key(&origin) && self.names.len() < MAX_ORIGINS {
-                self.name_origin(origin, &region, turn);
-            }
-        }
-    }
-
-    /// Takes a name from someone who must know.
-    fn name_origin(&mut self, origin: Origin, region: &RegionName, turn: &mut Turn<'_>) {
-        if self.names.get(&origin) != Some(region) {
-            self.names.insert(origin, region.clone());
-            turn.effects.push(Effect::NameOrigin { origin, region: region.clone() });
-        }
-    }
 }
 
 /// How many digest intervals a relayed entry counts as on its way.
 const RELAY_INTERVALS: u32 = 4;
-
-/// How many names are asked for in one digest.
-const UNNAMED: usize = 64;

@@ -42,7 +42,7 @@ impl Replication {
         self.learn_row(region, &VersionVector::from_iter([Dot { origin, sequence: last }]), turn);
         if origin == self.origin {
             if last > self.durable.sequence(origin) {
-                self.ask_for_origin(turn);
+                self.give_way(region, last, turn);
             }
             return;
         }
@@ -67,6 +67,10 @@ impl Replication {
     ) {
         let Some(origin) = entries.first().map(|entry| entry.origin) else { return };
         let grace = self.grace(turn);
+        if !self.may_append(origin) {
+            self.hasten_names(origin, region, turn);
+            return self.note_gap(origin, grace, turn);
+        }
         let Self { settings, peers, .. } = self;
         let Some(link) = peers.get_mut(region).and_then(|peer| peer.link.as_mut()) else { return };
         if first > pending.next() || link.inbox.is_full(settings) {
@@ -76,6 +80,14 @@ impl Replication {
         link.inbox.push(entries);
         self.note_progress(origin, id, from_owner, turn);
         self.start_append(region, turn);
+    }
+
+    /// Tells whether it is known what stands before an origin, and all of that is durable here.
+    pub(super) fn may_append(&self, origin: Origin) -> bool {
+        let known = self.names.contains_key(&origin)
+            || self.nameless.contains(&origin)
+            || self.durable.sequence(origin).0 > 0;
+        known && self.chains.allow(origin, &self.durable)
     }
 
     /// Returns the highest contiguous sequence of an origin that is durable or about to be.
@@ -159,6 +171,7 @@ impl Replication {
             self.acknowledge(id, &origins, turn);
             self.relay(&entries, turn);
             self.resume_pulls(&origins, turn);
+            self.resume_successors(&origins, turn);
         }
         self.start_appends(turn);
     }
@@ -171,7 +184,7 @@ impl Replication {
         if links.is_empty() {
             return;
         }
-        let bytes = Frame::Ack { vector: self.durable.clone() }.encode();
+        let bytes = Frame::Ack { vector: self.told.clone() }.encode();
         links.into_iter().for_each(|link| turn.send(link, bytes.clone()));
     }
 

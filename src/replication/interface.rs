@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_crdt::clock::MeasuredClock;
-use anabranch_crdt::entry::Entry;
-use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::entry::{Dot, Entry};
+use anabranch_crdt::ids::{BootId, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+use super::identity::Incarnation;
 use super::members::{Member, MemberAct, Members, Standing};
 
 /// One connection to a peer; never used twice.
@@ -88,6 +89,15 @@ pub enum Input {
     Renewed {
         /// The new origin.
         origin: Origin,
+        /// What stands before it, see [`anabranch_crdt::chain`].
+        after: Vec<Dot>,
+    },
+    /// An [`Effect::Vouch`] is durable or has failed.
+    Vouched {
+        /// The ticket of the effect.
+        ticket: Ticket,
+        /// Why it failed.
+        error: Option<String>,
     },
     /// A reader wants to know what is durable in a majority of the regions from now on; answered
     /// by [`Effect::Asked`].
@@ -160,12 +170,15 @@ pub enum Effect {
         /// Why, for the log of both sides.
         reason: String,
     },
-    /// Remember the region of an origin.
+    /// Remember the region of an origin, and what stands before it, no later than its first
+    /// entry.
     NameOrigin {
         /// The origin.
         origin: Origin,
         /// Its region.
         region: RegionName,
+        /// What stands before it, see [`anabranch_crdt::chain`].
+        after: Vec<Dot>,
     },
     /// Move the node's hybrid clock up to a peer's, if that is within the allowed skew.
     ObserveClock {
@@ -180,9 +193,24 @@ pub enum Effect {
         /// included; or the regions that have not answered in time.
         vector: Result<VersionVector, Vec<RegionName>>,
     },
-    /// A peer knows more of this node's origin than the journal does: take a new origin before
-    /// anything more is admitted, and answer with [`Input::Renewed`].
-    RenewOrigin,
+    /// Others may have this node's origin, or know more of it than the journal does: take a new
+    /// origin before anything more is admitted, and answer with [`Input::Renewed`].
+    RenewOrigin {
+        /// Why, for the log.
+        reason: String,
+    },
+    /// Admit changes under the present origin: every peer has confirmed it.
+    ConfirmOrigin,
+    /// Remember durably which process goes on with an origin of a peer, and answer with
+    /// [`Input::Vouched`].
+    Vouch {
+        /// To answer with.
+        ticket: Ticket,
+        /// The origin.
+        origin: Origin,
+        /// The process.
+        boot: BootId,
+    },
     /// The member table has changed: store it, and dial and close links by it.
     Members {
         /// The table.
@@ -246,4 +274,6 @@ pub struct ReplicationSettings {
     pub digest_interval: Duration,
     /// The regions of origins, as far as the journal knows them.
     pub names: Vec<(Origin, RegionName)>,
+    /// Who this process is, and what the journal knows of those before it.
+    pub incarnation: Incarnation,
 }

@@ -19,8 +19,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use anabranch_crdt::chain::Chains;
 use anabranch_crdt::entry::Dot;
-use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
+use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 
 use super::fanout::is_deaf_to;
@@ -82,9 +83,13 @@ impl Row {
     }
 
     /// Raises what the region has, and returns the origins of which it has more now.
-    fn raise(&mut self, vector: &VersionVector) -> Vec<Origin> {
-        let news = |dot: &Dot| dot.sequence > self.held.sequence(dot.origin);
-        let news: Vec<Dot> = vector.iter().filter(news).collect();
+    fn raise(&mut self, vector: &VersionVector, chains: &Chains) -> Vec<Origin> {
+        let is_new = |dot: &Dot| dot.sequence > self.held.sequence(dot.origin);
+        let mut news: Vec<Dot> = vector.iter().filter(is_new).collect();
+        if news.iter().any(|dot| self.held.sequence(dot.origin) == Sequence::ZERO) {
+            // The first entry of an origin implies what stands before it.
+            news = chains.expand(&news.into_iter().collect()).iter().filter(is_new).collect();
+        }
         if !news.is_empty() {
             let held = Arc::make_mut(&mut self.held);
             news.iter().for_each(|dot| held.raise(dot.origin, dot.sequence));
@@ -174,7 +179,7 @@ impl Replication {
         turn: &mut Turn<'_>,
     ) {
         let Some(row) = self.rows.get_mut(region) else { return };
-        let advanced = row.raise(vector);
+        let advanced = row.raise(vector, &self.chains);
         self.spread(region, region, &advanced, turn);
     }
 
@@ -243,7 +248,7 @@ impl Replication {
         }
         let other = *stamp != row.stamp;
         row.restart(*stamp, *origin);
-        let mut advanced = row.raise(vector);
+        let mut advanced = row.raise(vector, &self.chains);
         if other {
             self.knowledge += 1;
             advanced = vector.iter().map(|dot| dot.origin).collect();
@@ -258,7 +263,9 @@ impl Replication {
     /// Takes a greater stamp if others believe what is not true of this node any more.
     fn handle_own_row(&mut self, row: &KnownRow, turn: &mut Turn<'_>) {
         if row.vector.sequence(self.origin) > self.durable.sequence(self.origin) {
-            self.ask_for_origin(turn);
+            let reason =
+                format!("others have more of the origin: {}", row.vector.sequence(self.origin));
+            self.ask_for_origin(reason, turn);
         }
         let true_still = row.stamp == self.stamp && self.durable.includes(&row.vector);
         if row.stamp < self.stamp || true_still {
@@ -341,24 +348,24 @@ impl Replication {
         let Some(link) = self.peers.get(region).and_then(|peer| peer.link.as_ref()) else { return };
         let deaf = |row: &Row| is_deaf_to(link, row.origin);
         let rows = self.rows.iter().filter(|(name, row)| *name != region && deaf(row));
-        let rows = rows.map(|(name, row)| whole(name, row, turn.monotonic()));
+        let rows = rows.map(|(name, row)| whole(name, row, &self.chains, turn.monotonic()));
         send_rows(link.id, rows.collect(), turn);
     }
 
     fn tell_its_own_row(&self, region: &RegionName, turn: &mut Turn<'_>) {
         let link = self.peers.get(region).and_then(|peer| peer.link.as_ref());
         if let Some((link, row)) = link.zip(self.rows.get(region)) {
-            send_rows(link.id, vec![whole(region, row, turn.monotonic())], turn);
+            send_rows(link.id, vec![whole(region, row, &self.chains, turn.monotonic())], turn);
         }
     }
 }
 
-fn whole(region: &RegionName, row: &Row, now: Duration) -> KnownRow {
+fn whole(region: &RegionName, row: &Row, chains: &Chains, now: Duration) -> KnownRow {
     KnownRow {
         region: region.clone(),
         stamp: row.stamp,
         origin: row.origin,
-        vector: (*row.held).clone(),
+        vector: chains.compact(&row.held),
         age: row.as_of.map(|as_of| now.saturating_sub(as_of)),
     }
 }

@@ -108,6 +108,7 @@ impl Replication {
             }
         }
         self.forget_samples();
+        self.keep_if_confirmed(turn);
     }
 
     /// Makes room for what is to be known of each other region.
@@ -139,7 +140,7 @@ impl Replication {
 
     fn is_held_by_all(&self) -> bool {
         let has_all = |region: &RegionName| {
-            self.peers.get(region).is_some_and(|peer| peer.known.includes(&self.durable))
+            self.rows.get(region).is_some_and(|row| row.held.includes(&self.durable))
         };
         let stays = |member: &&Member| !member.standing.leaving;
         let mut others = self.members.others().filter(stays).peekable();

@@ -29,24 +29,28 @@ mod cluster;
 mod fanout;
 pub mod frame;
 mod greeting;
+mod identity;
 mod intake;
 mod interface;
 mod knowledge;
 mod members;
 mod membership;
+mod names;
 mod peer;
 mod probe;
 mod samples;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anabranch_crdt::entry::Entry;
+use anabranch_crdt::chain::Chains;
+use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use cluster::{ClusterView, MemberState, RegionView};
+pub use identity::Incarnation;
 pub use interface::{
     Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket, Traffic,
 };
@@ -59,6 +63,7 @@ pub use members::{
 use catchup::{Answer, Gap};
 use fanout::Recent;
 use frame::Frame;
+use identity::Identity;
 use intake::Appending;
 use knowledge::Row;
 use peer::{Link, Peer};
@@ -73,11 +78,20 @@ pub struct Replication {
     origin: Origin,
     /// Whether a new origin was asked for and has not come; nothing of the old one is sent then.
     renewing: bool,
+    /// Who else may have the origin, and what this node vouches for.
+    identity: Identity,
+    /// What is durable here; grows by [`Replication::grow`] alone.
     durable: VersionVector,
+    /// The same in its short form, in which it is told.
+    told: VersionVector,
+    /// What origins imply of each other; known for each that has a name.
+    chains: Chains,
     names: BTreeMap<Origin, RegionName>,
     members: Members,
     /// Since when this region is on its way out.
     leaving_since: Option<Duration>,
+    /// Origins of which a peer has entries, and knows no name either; older data may have such.
+    nameless: BTreeSet<Origin>,
     peers: BTreeMap<RegionName, Peer>,
     links: BTreeMap<LinkId, RegionName>,
     /// What is known of the other regions, linked or not.
@@ -159,8 +173,12 @@ impl Replication {
         let mut replication = Self {
             origin: settings.origin,
             renewing: false,
+            identity: Identity::new(&settings.incarnation),
+            chains: settings.incarnation.chains.clone(),
             samples: Samples::new(vector.sequence(settings.origin)),
+            told: settings.incarnation.chains.compact(&vector),
             durable: vector,
+            nameless: BTreeSet::new(),
             names,
             members,
             leaving_since: None,
@@ -187,6 +205,7 @@ impl Replication {
         let turn = &mut Turn { now, effects };
         self.samples.start(turn.monotonic());
         self.start_stamps(now.wall);
+        self.start_settling(turn);
         match input {
             Input::Connected { link, region } => self.handle_connected(link, region, turn),
             Input::Disconnected { link, reason } => self.forget_link(link, reason, turn),
@@ -194,8 +213,9 @@ impl Replication {
             Input::Committed { local, vector } => self.handle_committed(local, &vector, turn),
             Input::Appended { ticket, error } => self.handle_appended(ticket, error, turn),
             Input::Read { ticket, entries } => self.handle_read(ticket, entries, turn),
-            Input::Renewed { origin } => self.handle_renewed(origin, turn),
+            Input::Renewed { origin, after } => self.handle_renewed(origin, after, turn),
             Input::Ask { ticket, wait } => self.handle_ask(ticket, wait, turn),
+            Input::Vouched { ticket, error } => self.handle_vouched(ticket, error, turn),
             Input::Timeout => self.handle_timeout(turn),
             Input::Joining { member } => self.handle_joining(member, turn),
             Input::Told { by, members } => self.handle_members(&by, members, turn),
@@ -210,8 +230,9 @@ impl Replication {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
         let links = links.map(|link| link.next_timeout(self.settings.digest_interval));
+        let settling = self.identity.next_timeout().filter(|_| !self.renewing);
         let gaps = self.gaps.values().map(Gap::next_timeout);
-        links.chain(gaps).chain(self.probes.next_timeout()).min()
+        links.chain(gaps).chain(self.probes.next_timeout()).chain(settling).min()
     }
 
     /// Returns what is known of every other region that counts, in the order of their names.
@@ -263,7 +284,9 @@ impl Replication {
             Frame::Ack { vector } => self.handle_ack(&region, &vector, turn),
             Frame::Digest(digest) => self.handle_digest(&region, digest, turn),
             Frame::Pull(pull) => self.handle_pull(&region, pull, turn),
-            Frame::Names(names) => self.learn_names(names, turn),
+            Frame::Names(names) => self.learn_names(&region, names, turn),
+            Frame::Claim(claim) => self.handle_claim(&region, claim, turn),
+            Frame::Verdict(verdict) => self.handle_verdict(&region, verdict, turn),
             Frame::Knowledge(knowledge) => self.handle_knowledge(&region, knowledge, turn),
             Frame::Probe(probe) => self.handle_probe(&region, probe, turn),
             Frame::ProbeAnswer(answer) => self.handle_answer(&region, answer, turn),
@@ -272,7 +295,7 @@ impl Replication {
     }
 
     fn handle_committed(&mut self, local: Vec<Entry>, vector: &VersionVector, turn: &mut Turn<'_>) {
-        self.durable.merge(vector);
+        self.grow(vector);
         self.settle_rows();
         let durable = self.durable.sequence(self.origin);
         self.samples.note(durable, turn.monotonic());
@@ -318,40 +341,69 @@ impl Replication {
         self.send_news(turn);
         self.check_probes(turn);
         self.expire_pulls(turn);
+        self.check_settling(turn);
     }
 
     /// Raises what a peer is known to have; asks for a new origin if it has more of this node's
     /// own than this node.
     fn learn(&mut self, region: &RegionName, vector: &VersionVector, turn: &mut Turn<'_>) {
-        let Some(peer) = self.peers.get_mut(region) else { return };
-        peer.known.merge(vector);
+        let most = self.durable.len() + frame::MAX_ORIGINS;
+        let Self { peers, chains, .. } = self;
+        let Some(peer) = peers.get_mut(region) else { return };
+        chains.merge(&mut peer.known, vector);
         self.learn_row(region, vector, turn);
         let Some(peer) = self.peers.get_mut(region) else { return };
         let own = peer.known.sequence(self.origin);
         if let Some(link) = peer.link.as_mut() {
             link.window.acknowledge(own);
             link.relayed.settle(&peer.known, Duration::ZERO);
-            let too_many = peer.known.len() > frame::MAX_ORIGINS;
+            let too_many = peer.known.len() > most;
             if too_many {
                 let id = link.id;
                 return self.close(id, "peer names too many origins".to_owned(), turn);
             }
         }
         if own > self.durable.sequence(self.origin) {
-            self.ask_for_origin(turn);
+            self.give_way(region, own, turn);
         }
     }
 
-    fn ask_for_origin(&mut self, turn: &mut Turn<'_>) {
+    /// Asks for a new origin because a peer knows more of the present one.
+    fn give_way(&mut self, region: &RegionName, known: Sequence, turn: &mut Turn<'_>) {
+        let reason = format!("{region} knows {known} entries of the origin, more than are here");
+        self.ask_for_origin(reason, turn);
+    }
+
+    fn ask_for_origin(&mut self, reason: String, turn: &mut Turn<'_>) {
         if !self.renewing {
             self.renewing = true;
-            turn.effects.push(Effect::RenewOrigin);
+            turn.effects.push(Effect::RenewOrigin { reason });
+        }
+    }
+
+    /// Takes note of what is durable.
+    fn grow(&mut self, vector: &VersionVector) {
+        let Self { durable, told, chains, .. } = self;
+        let new: Vec<Dot> = vector.iter().filter(|dot| !durable.contains(*dot)).collect();
+        let implies = |dot: &Dot| {
+            durable.sequence(dot.origin) == Sequence::ZERO && !chains.after(dot.origin).is_empty()
+        };
+        let implies = new.iter().any(implies);
+        for dot in new {
+            durable.raise(dot.origin, dot.sequence);
+            told.raise(dot.origin, dot.sequence);
+        }
+        if implies {
+            *told = chains.compact(durable);
         }
     }
 
     fn forget_samples(&mut self) {
         let staying = self.peers.iter().filter(|(region, _)| !self.is_gone(region));
-        let acknowledged = staying.map(|(_, peer)| peer.known.sequence(self.origin));
+        let acknowledged = staying.map(|(region, peer)| {
+            let far = self.rows.get(region).map(|row| row.held.sequence(self.origin));
+            peer.known.sequence(self.origin).max(far.unwrap_or_default())
+        });
         if let Some(least) = acknowledged.min() {
             self.samples.forget(least);
         }

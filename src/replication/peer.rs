@@ -67,6 +67,8 @@ pub(super) struct Link {
     pub(super) digest_due: Duration,
     pub(super) last_digest: Duration,
     pub(super) digests: u64,
+    /// Whether the peer has confirmed that this process goes on with its present origin.
+    pub(super) vouched: bool,
     /// The mark that goes back with the next digest.
     pub(super) heard_mark: Option<Heard>,
     /// The digest of the member table that the peer was told, and when.
@@ -92,6 +94,7 @@ impl Link {
             digest_due: now,
             last_digest: now,
             digests: 0,
+            vouched: false,
             heard_mark: None,
             members_told: None,
         }

@@ -123,7 +123,7 @@ impl Replication {
         let answer = ProbeAnswer {
             id: probe.id,
             region: self.settings.region.clone(),
-            vector: self.durable.clone(),
+            vector: self.told.clone(),
         };
         turn.send(from, Frame::ProbeAnswer(answer).encode());
         let deaf = self.greeted().filter(|(_, _, link, _)| is_deaf_to(link, asker));

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, DocumentName};
+use anabranch_crdt::ids::{DocumentId, DocumentName, Sequence};
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
 use tokio::sync::watch;
@@ -55,7 +55,9 @@ impl Changes {
     #[must_use]
     pub fn follow(&self, since: VersionVector) -> Follower {
         let position = self.journal.position();
-        Follower { feed: self.clone(), position, told: since, page: VecDeque::new() }
+        let told = self.journal.expand(&since);
+        let short = self.journal.compact(&told);
+        Follower { feed: self.clone(), position, told, short, page: VecDeque::new() }
     }
 }
 
@@ -65,6 +67,8 @@ pub struct Follower {
     feed: Changes,
     position: watch::Receiver<Arc<Position>>,
     told: VersionVector,
+    /// The same in its short form, which tokens have.
+    short: VersionVector,
     page: VecDeque<Entry>,
 }
 
@@ -90,22 +94,31 @@ impl Follower {
         };
         let (name, shown) = self.feed.documents.named(entry.document).await?;
         self.page.pop_front();
-        self.told.raise(entry.origin, entry.sequence);
+        self.note(entry.dot());
         Ok(ChangeEvent {
             dot: entry.dot(),
             document: entry.document,
             name: name.or_else(|| entry.name.clone()),
             digest: shown.as_ref().map(|document| document.digest),
             deleted: shown.is_none(),
-            token: token::encode(&self.told),
+            token: token::encode(&self.short),
         })
     }
 
-    /// Reads the next page, if there is one.
+    /// Takes note of what was told. The first entry of an origin implies what stands before it.
+    fn note(&mut self, dot: Dot) {
+        let first = self.told.sequence(dot.origin) == Sequence::ZERO;
+        self.told.raise(dot.origin, dot.sequence);
+        self.feed.journal.lengthen(&mut self.short, &self.told, dot, first);
+    }
+
+    /// Reads the next page, if there is one. Nothing is told before what its origin implies, or a
+    /// token would say that it was told already.
     fn turn(&mut self) -> Result<bool, Error> {
         let position = Arc::clone(&self.position.borrow_and_update());
-        let behind = |dot: &Dot| !self.told.contains(*dot);
-        let Some(next) = position.vector.iter().find(behind) else { return Ok(false) };
+        let behind = position.vector.iter().filter(|dot| !self.told.contains(*dot));
+        let next = self.feed.journal.first_in_order(behind, &self.told);
+        let Some(next) = next else { return Ok(false) };
         let after = self.told.sequence(next.origin);
         let entries = self.feed.journal.entries(next.origin, after, PAGE, PAGE_BYTES)?;
         self.page.extend(entries.into_iter().filter(|entry| entry.sequence <= next.sequence));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
-use anabranch_crdt::ids::{Origin, RegionName, Sequence};
+use anabranch_crdt::ids::{BootId, Origin, RegionName, Sequence};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -23,10 +23,10 @@ use super::refusal::CloseCode;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
 
 use crate::error::{Error, ErrorKind};
-use crate::journal::{Commit, CommitError, Identity, Journal, Row};
+use crate::journal::{self, Commit, CommitError, Identity, Journal, Row, Start};
 use crate::replication::{
-    ClusterView, Effect, Input, LinkId, MemberAct, Members, Now, PeerStatus, Replication,
-    ReplicationSettings, SteerError, Ticket,
+    ClusterView, Effect, Incarnation, Input, LinkId, MemberAct, Members, Now, PeerStatus,
+    Replication, ReplicationSettings, SteerError, Ticket,
 };
 
 /// Owns the state machine.
@@ -88,6 +88,7 @@ enum Done {
     Read { ticket: Ticket, entries: Vec<Entry> },
     Renewed(Result<Identity, CommitError>),
     Stored(Result<(), String>),
+    Vouched { ticket: Ticket, error: Option<String> },
 }
 
 impl Driver {
@@ -231,9 +232,11 @@ impl Driver {
             Done::Renewed(renewed) => {
                 let identity = renewed.map_err(|error| no_origin(&error))?;
                 (self.hooks.origin_renewed)(&identity);
-                self.handle(Input::Renewed { origin: identity.origin });
+                let after = self.journal.chains().after(identity.origin).to_vec();
+                self.handle(Input::Renewed { origin: identity.origin, after });
             }
             Done::Stored(stored) => self.on_stored(stored),
+            Done::Vouched { ticket, error } => self.handle(Input::Vouched { ticket, error }),
         }
         Ok(())
     }
@@ -331,12 +334,31 @@ impl Driver {
             Effect::Read { ticket, origin, after, entries, bytes } => {
                 self.reads.start(Read { ticket, origin, after, entries, bytes });
             }
-            Effect::NameOrigin { origin, region } => self.journal.name_origin(origin, &region),
+            Effect::NameOrigin { origin, region, after } => {
+                self.journal.name_chained(origin, &region, after);
+            }
             Effect::ObserveClock { seen } => (self.hooks.observe_clock)(seen),
-            Effect::RenewOrigin => self.reads.renew_origin(),
             Effect::Asked { ticket, vector } => self.questions.answer(ticket, &vector),
             Effect::Members { members } => self.on_members(members),
+            Effect::RenewOrigin { reason } => self.renew_origin(&reason),
+            Effect::ConfirmOrigin => {
+                tracing::info!(origin = %self.journal.origin(), "every region confirms the origin");
+                self.journal.settle();
+            }
+            Effect::Vouch { ticket, origin, boot } => self.reads.vouch(ticket, origin, boot),
         }
+    }
+
+    /// Admits nothing more under the present origin, and has a new one taken.
+    fn renew_origin(&mut self, reason: &str) {
+        self.journal.hold();
+        tracing::warn!(
+            origin = %self.journal.origin(),
+            reason,
+            "this node takes a new origin, and what its peers have of the old one comes back by \
+             itself; nothing is to be done, unless two nodes run for this region: then stop one"
+        );
+        self.reads.renew_origin();
     }
 
     fn publish_status(&self) {
@@ -497,6 +519,14 @@ impl Reads {
         self.running.spawn(async move { Done::Stored(store(&journal, table).await) });
     }
 
+    fn vouch(&mut self, ticket: Ticket, origin: Origin, boot: BootId) {
+        let journal = self.journal.clone();
+        self.running.spawn_blocking(move || {
+            let error = journal.vouch(origin, boot).err().map(|error| error.to_string());
+            Done::Vouched { ticket, error }
+        });
+    }
+
     async fn next(&mut self) -> Option<Done> {
         let ended: Result<Done, JoinError> = self.running.join_next().await?;
         self.fill();
@@ -537,12 +567,29 @@ fn replication_settings(settings: &TransportSettings, journal: &Journal) -> Repl
     let named = |(origin, region): (Origin, Option<RegionName>)| Some((origin, region?));
     ReplicationSettings {
         names: journal.origins().into_iter().filter_map(named).collect(),
+        incarnation: incarnation(settings, journal),
         region: settings.region.clone(),
         origin: journal.origin(),
         peers: settings.regions.iter().map(|region| region.name.clone()).collect(),
         frame_bytes: settings.frame_bytes,
         batch_entries: settings.batch_entries,
         digest_interval: settings.digest_interval,
+    }
+}
+
+/// What the state machine has to know of this process; one that is held has to be confirmed.
+fn incarnation(settings: &TransportSettings, journal: &Journal) -> Incarnation {
+    let journal::Incarnation { boot, start } = journal.incarnation();
+    let before = match start {
+        Start::Kept { before } if !journal.is_settled() => Some(before),
+        Start::Kept { .. } | Start::Fresh | Start::Broken => None,
+    };
+    Incarnation {
+        boot,
+        before,
+        vouched: journal.vouched(),
+        chains: journal.chains(),
+        settle_within: settings.settle_within,
     }
 }
 

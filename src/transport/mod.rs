@@ -83,6 +83,9 @@ pub struct TransportSettings {
     pub batch_entries: usize,
     /// Time between digests on an idle link. Default 1 s.
     pub digest_interval: Duration,
+    /// How long the other regions may take to confirm that this node goes on with its origin;
+    /// then it takes a new one. Nothing is admitted before. Default 2 s.
+    pub settle_within: Duration,
     /// Delay added to frames on their way to a region, to try out distance. Default none.
     pub delay: BTreeMap<RegionName, Duration>,
     /// Connections that others may have open here at once. Default 1,024.
@@ -111,6 +114,7 @@ impl TransportSettings {
             max_frame_bytes: settings.limits.longest_frame(),
             batch_entries: settings.limits.batch_entries,
             digest_interval: Duration::from_secs(1),
+            settle_within: settings.limits.settle_within,
             delay: BTreeMap::new(),
             max_connections: 1_024,
         })

@@ -9,7 +9,7 @@
 //! restarted (its boot id tells) always gets its new link.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub(crate) struct Region {
     dials_first: bool,
     /// The addresses that the member table and the file named last.
     told: Mutex<Vec<SocketAddr>>,
+    /// Whether it has waited for the other side since this process started.
+    stood_by: AtomicBool,
     delay: Delay,
     state: watch::Sender<RegionState>,
 }
@@ -94,6 +96,7 @@ impl Region {
         let region = Self {
             told: Mutex::new(addresses),
             dials_first: *own < name,
+            stood_by: AtomicBool::new(false),
             name,
             delay: Delay::default(),
             state: watch::channel(state).0,
@@ -220,7 +223,10 @@ impl Region {
                 return Some(turn);
             }
             let other_came = state.wait_for(|s| !s.wants_link() || s.poked != turn.poked);
-            if timeout(jittered(STANDBY), other_came).await.is_err() {
+            // A process that has just started is awaited by nobody any more.
+            let first = !self.stood_by.swap(true, Ordering::Relaxed);
+            let standby = if first { FIRST_STANDBY } else { STANDBY };
+            if timeout(jittered(standby), other_came).await.is_err() {
                 return Some(turn);
             }
         }
@@ -315,6 +321,10 @@ const LAST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// A link that held for so long was a good one.
 const HEALTHY: Duration = Duration::from_secs(10);
+
+/// How long the region that does not dial first waits for the other one after its start: its first
+/// write may wait for the link.
+const FIRST_STANDBY: Duration = Duration::from_millis(200);
 
 /// How long the region that does not dial first waits for the other one.
 const STANDBY: Duration = Duration::from_secs(1);

@@ -50,6 +50,7 @@ fn check_coverage(reports: &[Report]) {
         ("crashes", total(|report| report.crashes), 50),
         ("partitions", total(|report| report.partitions), 50),
         ("renewed origins", total(|report| report.renewals), 3),
+        ("origins kept after a restart", total(|report| report.confirmed), 3),
         ("writes recovered from peers", total(|report| report.recovered), 20),
     ];
     println!("{} seeds: {counts:?}, {} lost with disks", reports.len(), total(|r| r.lost));

@@ -73,7 +73,9 @@ impl Oracle {
             | Frame::Names(_)
             | Frame::Knowledge(_)
             | Frame::Probe(_)
-            | Frame::ProbeAnswer(_) => {}
+            | Frame::ProbeAnswer(_)
+            | Frame::Claim(_)
+            | Frame::Verdict(_) => {}
         }
     }
 

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use anabranch::replication::Ticket;
+use anabranch_crdt::chain::Chains;
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::ids::{
+    BootId, DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp,
+};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
@@ -37,7 +40,10 @@ pub(crate) trait Storage {
     fn origin(&self) -> Origin;
     fn vector(&self) -> VersionVector;
     fn names(&self) -> Vec<(Origin, RegionName)>;
-    fn name_origin(&mut self, origin: Origin, region: RegionName);
+    fn name_origin(&mut self, origin: Origin, region: RegionName, after: Vec<Dot>);
+    fn chains(&self) -> &Chains;
+    fn vouched(&self) -> Vec<(Origin, BootId)>;
+    fn vouch(&mut self, origin: Origin, boot: BootId);
     fn read(&self, origin: Origin, after: Sequence, entries: usize, bytes: usize) -> Vec<Entry>;
     fn entries(&self) -> Vec<Entry>;
     fn stage(&mut self, work: Work);
@@ -48,9 +54,22 @@ pub(crate) trait Storage {
     fn sync(&mut self, count: usize, fail: bool) -> Synced;
     /// Drops what is not durable.
     fn crash(&mut self);
-    fn renew(&mut self, origin: Origin);
+    /// Takes a new origin of a region, and tells what stands before it.
+    fn renew(&mut self, origin: Origin, region: &RegionName) -> Vec<Dot>;
+    /// Begins to belong to a process, and tells who had it before.
+    fn begin(&mut self, boot: BootId) -> Start;
+    /// Ends in order.
+    fn end(&mut self);
     /// Copies what is durable, as a backup or a clone of the disk would.
     fn image(&self) -> Box<dyn Storage>;
+}
+
+/// How a process comes to the origin of a disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Start {
+    Fresh,
+    Kept(BootId),
+    Broken,
 }
 
 /// A disk in memory.
@@ -60,6 +79,10 @@ pub(crate) struct Memory {
     vector: VersionVector,
     entries: BTreeMap<Dot, Entry>,
     names: BTreeMap<Origin, RegionName>,
+    chains: Chains,
+    vouched: BTreeMap<Origin, BootId>,
+    /// The last process, and whether it ended in order.
+    last: Option<(BootId, bool)>,
     staged: Vec<Work>,
 }
 
@@ -70,6 +93,9 @@ impl Memory {
             vector: VersionVector::new(),
             entries: BTreeMap::new(),
             names: BTreeMap::new(),
+            chains: Chains::new(),
+            vouched: BTreeMap::new(),
+            last: None,
             staged: Vec::new(),
         }
     }
@@ -103,6 +129,7 @@ impl Memory {
 
     fn store(&mut self, entry: &Entry) {
         self.vector.raise(entry.origin, entry.sequence);
+        assert!(self.chains.allow(entry.origin, &self.vector), "appended before what it implies");
         self.entries.insert(entry.dot(), entry.clone());
     }
 }
@@ -120,8 +147,21 @@ impl Storage for Memory {
         self.names.iter().map(|(origin, region)| (*origin, region.clone())).collect()
     }
 
-    fn name_origin(&mut self, origin: Origin, region: RegionName) {
+    fn name_origin(&mut self, origin: Origin, region: RegionName, after: Vec<Dot>) {
         self.names.insert(origin, region);
+        self.chains.note(origin, after);
+    }
+
+    fn chains(&self) -> &Chains {
+        &self.chains
+    }
+
+    fn vouched(&self) -> Vec<(Origin, BootId)> {
+        self.vouched.iter().map(|(origin, boot)| (*origin, *boot)).collect()
+    }
+
+    fn vouch(&mut self, origin: Origin, boot: BootId) {
+        self.vouched.insert(origin, boot);
     }
 
     fn read(&self, origin: Origin, after: Sequence, entries: usize, bytes: usize) -> Vec<Entry> {
@@ -181,8 +221,26 @@ impl Storage for Memory {
         self.staged.clear();
     }
 
-    fn renew(&mut self, origin: Origin) {
+    fn renew(&mut self, origin: Origin, region: &RegionName) -> Vec<Dot> {
+        let is_own =
+            |dot: &Dot| dot.origin == self.origin || self.names.get(&dot.origin) == Some(region);
+        let own: VersionVector = self.vector.iter().filter(is_own).collect();
+        let after: Vec<Dot> = self.chains.compact(&own).iter().collect();
+        self.name_origin(origin, region.clone(), after.clone());
         self.origin = origin;
+        after
+    }
+
+    fn begin(&mut self, boot: BootId) -> Start {
+        match self.last.replace((boot, false)) {
+            None => Start::Fresh,
+            Some((before, true)) => Start::Kept(before),
+            Some((_, false)) => Start::Broken,
+        }
+    }
+
+    fn end(&mut self) {
+        self.last = self.last.map(|(boot, _)| (boot, true));
     }
 
     fn image(&self) -> Box<dyn Storage> {

@@ -208,6 +208,13 @@ const LIMITS: &[Limit] = &[
         set: |limits, value| limits.concern_wait = Duration::from_millis(value),
     },
     Limit {
+        key: "settle_within",
+        measure: Measure::Millis,
+        least: 1,
+        most: 60_000,
+        set: |limits, value| limits.settle_within = Duration::from_millis(value),
+    },
+    Limit {
         key: "clock_skew",
         measure: Measure::Millis,
         least: 1,

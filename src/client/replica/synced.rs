@@ -83,7 +83,7 @@ impl Replica {
         self.cache.put(loaded);
         let leads = |bytes: &Bytes| {
             let writer = inspect(bytes).ok().and_then(|summary| summary.writer);
-            writer.is_some_and(|writer| leaders.sequence(writer).0 > 0)
+            writer.is_some_and(|writer| writer.is_of_any_region() || leaders.sequence(writer).0 > 0)
         };
         Ok(changes.map(|change| change.bytes).filter(|bytes| !leads(bytes)).collect())
     }

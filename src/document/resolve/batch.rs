@@ -151,6 +151,7 @@ impl Documents {
     ) -> Result<Vec<Settled>, Error> {
         let (document, batch) = (job.document, Arc::clone(batch));
         let ask = |reply| Request::SettleAll { document, conflicts, batch, reply };
+        self.settled().await?;
         Ok(self.ask_patiently(document, ask).await?.0)
     }
 }

@@ -13,12 +13,15 @@ use crate::journal::{CommitError, Journal, Row, recovery};
 /// Opens a journal that can be reopened on the same disk, as one on a file can.
 fn open_on(disk: &SimDisk) -> (Journal, Batches) {
     let (mut options, batches) = options();
-    drop(recovery::open_backend(disk.backend(), &mut options).unwrap());
+    let opened = recovery::open_backend(disk.backend(), &mut options).unwrap();
+    let incarnation = opened.incarnation;
+    drop(opened);
     let reopened = disk.clone();
     let opener = move || Database::builder().create_with_backend(reopened.backend());
     let store = Store::new(opener().unwrap(), Some(Box::new(opener)), None);
     let recovered = store.read(recovery::recover).unwrap();
-    (Journal::start(store, recovered, options).unwrap(), batches)
+    let opened = recovery::Opened { store, recovered, incarnation };
+    (Journal::start(opened, options).unwrap(), batches)
 }
 
 fn attempt(journal: &Journal, number: u64) -> Outcome {

@@ -2,12 +2,13 @@
 
 use std::fs;
 
-use anabranch_crdt::ids::{ClusterId, Sequence};
+use anabranch_crdt::ids::{BootId, ClusterId, Sequence};
+use anabranch_crdt::token;
 use tempfile::tempdir;
 use uuid::Uuid;
 
 use super::fixture::*;
-use crate::journal::{Journal, OpenError};
+use crate::journal::{CommitError, Journal, OpenError, Start};
 
 #[test]
 fn restarts_do_not_grow_the_vector() {
@@ -121,6 +122,99 @@ fn regions_of_origins_are_remembered() {
     assert_eq!(after.len(), 4);
     assert_eq!(journal.region_of(foreign(2)), Some(region("asia")));
     assert_eq!(journal.region_of(foreign(3)), None);
+}
+
+#[test]
+fn a_process_knows_how_the_one_before_it_ended() {
+    let directory = tempdir().unwrap();
+    let first = open(directory.path()).incarnation();
+    assert_eq!(first.start, Start::Fresh);
+    let second = open(directory.path());
+    assert_eq!(second.incarnation().start, Start::Kept { before: first.boot });
+    assert_ne!(second.incarnation().boot, first.boot);
+    second.close();
+
+    // A copy of a running node's file starts as that node would after a crash.
+    let running = open(directory.path());
+    let file = directory.path().join("journal.redb");
+    let image = fs::read(&file).unwrap();
+    running.close();
+    fs::write(&file, image).unwrap();
+    assert_eq!(open(directory.path()).incarnation().start, Start::Broken);
+}
+
+/// The file has the inode that it always had, and the node that left it had ended in order.
+#[test]
+fn an_older_file_put_back_in_place_goes_on_under_a_new_origin() {
+    let directory = tempdir().unwrap();
+    let file = directory.path().join("journal.redb");
+    let journal = open(directory.path());
+    let old = journal.origin();
+    put(&journal, "notes/a", "1");
+    journal.close();
+    let backup = fs::read(&file).unwrap();
+    let journal = open(directory.path());
+    put(&journal, "notes/b", "2");
+    journal.close();
+
+    fs::write(&file, backup).unwrap();
+    let journal = open(directory.path());
+    assert_ne!(journal.origin(), old);
+    assert_eq!(journal.incarnation().start, Start::Fresh);
+    assert_eq!(journal.chains().after(journal.origin()), [dot(old, 1)]);
+    assert_eq!(journal.renewals(), 1);
+}
+
+#[test]
+fn nothing_is_admitted_until_it_is_settled_and_everything_else_is_done() {
+    let directory = tempdir().unwrap();
+    let journal = open(directory.path());
+    journal.hold();
+    let refused = write(&journal, vec![draft(document(1), "x")], vec![], vec![]);
+    assert!(matches!(refused, Err(CommitError::Unsettled)), "{refused:?}");
+    write(&journal, vec![], vec![entry(foreign(1), 1, document(1))], vec![]).unwrap();
+    journal.settle();
+    write(&journal, vec![draft(document(1), "x")], vec![], vec![]).unwrap();
+
+    journal.hold();
+    let origin = journal.origin();
+    journal.renew_origin().unwrap();
+    write(&journal, vec![draft(document(1), "y")], vec![], vec![]).unwrap();
+    assert_eq!(journal.position().borrow().vector.sequence(origin), Sequence(1));
+}
+
+#[test]
+fn who_was_vouched_for_is_remembered() {
+    let directory = tempdir().unwrap();
+    let journal = open(directory.path());
+    let boot = BootId([4; 16]);
+    journal.vouch(foreign(1), BootId([3; 16])).unwrap();
+    journal.vouch(foreign(1), boot).unwrap();
+    journal.name_chained(foreign(2), &region("us-east"), vec![dot(foreign(1), 7)]);
+    drop(journal);
+    let journal = open(directory.path());
+    assert_eq!(journal.vouched(), [(foreign(1), boot)]);
+    assert_eq!(journal.chains().after(foreign(2)), [dot(foreign(1), 7)]);
+}
+
+/// Each renewal costs a row, and not a byte of the token.
+#[test]
+fn tokens_do_not_grow_with_renewals() {
+    let directory = tempdir().unwrap();
+    let journal = open(directory.path());
+    for _ in 0..30 {
+        put(&journal, "notes/a", "1");
+        journal.renew_origin().unwrap();
+    }
+    put(&journal, "notes/a", "1");
+    let position = journal.position().borrow().clone();
+    assert_eq!(position.vector.len(), 31);
+    let short = token::decode(&position.token).unwrap();
+    assert_eq!(short.len(), 1);
+    assert_eq!(journal.expand(&short), position.vector);
+    drop(journal);
+    let journal = open(directory.path());
+    assert_eq!(journal.position().borrow().token, position.token);
 }
 
 /// A crash while the file was created left bytes at which redb said "magic number mismatch", and

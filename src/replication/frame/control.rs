@@ -1,5 +1,6 @@
 //! Control frames: CBOR maps with packed byte strings.
 
+use anabranch_crdt::chain::MAX_AFTER;
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DecodeError, Digest, Echo, FORMAT_VERSION, Frame, Hello, KIND_ACK, KIND_DIGEST, KIND_HELLO,
-    KIND_MEMBERS, KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading, Stamp,
+    KIND_MEMBERS, KIND_NAMES, KIND_PULL, MAX_ORIGINS, Named, Pull, Reading, Stamp,
 };
 use crate::cbor::Packed;
 use crate::replication::members::{self, Member};
@@ -94,11 +95,11 @@ pub(super) fn decode_pull(body: &[u8]) -> Result<Pull, DecodeError> {
     Ok(Pull { origin, after: Sequence(wire.after), entries: wire.entries, bytes: wire.bytes })
 }
 
-pub(super) fn encode_names(names: &[(Origin, RegionName)]) -> Bytes {
+pub(super) fn encode_names(names: &[Named]) -> Bytes {
     encode(KIND_NAMES, &NamesWire { names: Packed(&pack_names(names)) })
 }
 
-pub(super) fn decode_names(body: &[u8]) -> Result<Vec<(Origin, RegionName)>, DecodeError> {
+pub(super) fn decode_names(body: &[u8]) -> Result<Vec<Named>, DecodeError> {
     let wire: NamesWire<'_> = decode(body)?;
     unpack_names(wire.names.0)
 }
@@ -217,19 +218,25 @@ pub(super) fn decode<'a, T: Serialize + Deserialize<'a>>(body: &'a [u8]) -> Resu
 
 pub(super) fn pack_vector(vector: &VersionVector) -> Vec<u8> {
     let mut packed = Vec::with_capacity(vector.len() * DOT_BYTES);
-    for dot in vector.iter() {
-        packed.extend_from_slice(dot.origin.as_bytes());
-        packed.extend_from_slice(&dot.sequence.0.to_be_bytes());
-    }
+    vector.iter().for_each(|dot| pack_dot(&mut packed, dot));
     packed
 }
 
+fn pack_dot(packed: &mut Vec<u8>, dot: Dot) {
+    packed.extend_from_slice(dot.origin.as_bytes());
+    packed.extend_from_slice(&dot.sequence.0.to_be_bytes());
+}
+
 pub(super) fn unpack_vector(packed: &[u8]) -> Result<VersionVector, DecodeError> {
+    Ok(unpack_dots(packed)?.into_iter().collect())
+}
+
+fn unpack_dots(packed: &[u8]) -> Result<Vec<Dot>, DecodeError> {
     let (dots, rest) = packed.as_chunks::<DOT_BYTES>();
     check_count(dots.len(), rest)?;
     let dots: Vec<Dot> = dots.iter().map(unpack_dot).collect::<Result<_, _>>()?;
     check_ascending(dots.iter().map(|dot| dot.origin), "version vector")?;
-    Ok(dots.into_iter().collect())
+    Ok(dots)
 }
 
 fn unpack_dot(packed: &[u8; DOT_BYTES]) -> Result<Dot, DecodeError> {
@@ -263,29 +270,41 @@ pub(super) fn unpack_stamp(stamp: u64) -> Result<Stamp, DecodeError> {
     within.then_some(Stamp(stamp)).ok_or(DecodeError::Range("stamp"))
 }
 
-fn pack_names(names: &[(Origin, RegionName)]) -> Vec<u8> {
+/// Each name: origin (16), length of the region (1), region, count of what stands before it (1),
+/// that as in a vector.
+fn pack_names(names: &[Named]) -> Vec<u8> {
     let mut packed = Vec::new();
-    for (origin, region) in names {
-        let text = region.as_str().as_bytes();
+    for Named { origin, region, after } in names {
+        let text = region.as_ref().map_or("", RegionName::as_str).as_bytes();
         packed.extend_from_slice(origin.as_bytes());
         packed.push(u8::try_from(text.len()).expect("region names are at most 32 bytes"));
         packed.extend_from_slice(text);
+        packed.push(u8::try_from(after.len()).expect("chains are bounded by MAX_AFTER"));
+        after.iter().for_each(|dot| pack_dot(&mut packed, *dot));
     }
     packed
 }
 
-fn unpack_names(mut packed: &[u8]) -> Result<Vec<(Origin, RegionName)>, DecodeError> {
+fn unpack_names(mut packed: &[u8]) -> Result<Vec<Named>, DecodeError> {
     let mut names = Vec::new();
     while let Some((origin, rest)) = packed.split_first_chunk::<16>() {
         let (&length, rest) = rest.split_first().ok_or(DecodeError::Short)?;
         let (name, rest) = rest.split_at_checked(length.into()).ok_or(DecodeError::Short)?;
         let name = std::str::from_utf8(name).map_err(|_| DecodeError::Form("name"))?;
-        names.push((Origin::from_bytes(*origin), name.parse()?));
+        let (&count, rest) = rest.split_first().ok_or(DecodeError::Short)?;
+        let count = usize::from(count);
+        if count > MAX_AFTER {
+            return Err(DecodeError::Range("count of earlier origins"));
+        }
+        let (after, rest) = rest.split_at_checked(count * DOT_BYTES).ok_or(DecodeError::Short)?;
+        let region = if name.is_empty() { None } else { Some(name.parse()?) };
+        let origin = Origin::from_bytes(*origin);
+        names.push(Named { origin, region, after: unpack_dots(after)? });
         check_count(names.len(), &[])?;
         packed = rest;
     }
     check_count(names.len(), packed)?;
-    check_ascending(names.iter().map(|(origin, _)| *origin), "list of names")?;
+    check_ascending(names.iter().map(|name| name.origin), "list of names")?;
     Ok(names)
 }
 

@@ -11,7 +11,9 @@
 mod batch;
 mod control;
 mod hearsay;
+mod identity;
 
+use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
@@ -20,6 +22,7 @@ use super::members::{self, Member, MemberDecodeError};
 
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
 pub use hearsay::{Knowledge, KnownRow, MAX_ROWS, Probe, ProbeAnswer, ProbeId};
+pub use identity::{Claim, Judgement, Verdict};
 
 use super::knowledge::Stamp;
 
@@ -45,15 +48,15 @@ pub enum Frame {
     Entries(Batch),
     /// What is durable here, in answer to entries.
     Ack {
-        /// Everything that is durable at the sender.
+        /// Everything that is durable at the sender, in its short form.
         vector: VersionVector,
     },
     /// What is durable here, sent regularly.
     Digest(Digest),
     /// A request for entries.
     Pull(Pull),
-    /// The regions of origins.
-    Names(Vec<(Origin, RegionName)>),
+    /// The regions of origins, and what stands before them.
+    Names(Vec<Named>),
     /// What regions have that the receiver has no link to.
     Knowledge(Knowledge),
     /// A question to every region.
@@ -62,6 +65,22 @@ pub enum Frame {
     ProbeAnswer(ProbeAnswer),
     /// Records of the member table, in the order of the regions.
     Members(Vec<Member>),
+    /// Who the sender is, to be confirmed.
+    Claim(Claim),
+    /// Whether the receiver is who it claims to be.
+    Verdict(Verdict),
+}
+
+/// What is told of an origin besides its entries; it never changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The origin.
+    pub origin: Origin,
+    /// Its region; `None` says that the sender has entries of it, and knows no more either.
+    pub region: Option<RegionName>,
+    /// What whoever has an entry of it has of the region's earlier origins, in the order of their
+    /// ids; at most [`MAX_AFTER`](anabranch_crdt::chain::MAX_AFTER).
+    pub after: Vec<Dot>,
 }
 
 /// Who a node is and what it has.
@@ -71,10 +90,10 @@ pub struct Hello {
     pub region: RegionName,
     /// The sender's present origin.
     pub origin: Origin,
-    /// Everything that is durable at the sender.
+    /// Everything that is durable at the sender, in its short form.
     pub vector: VersionVector,
-    /// The regions of origins, as far as known, in the order of the origins.
-    pub names: Vec<(Origin, RegionName)>,
+    /// The sender's origin and those of the vector, as far as known, in the order of the origins.
+    pub names: Vec<Named>,
     /// The origins of the nodes that the sender has a live link to, in order.
     pub direct: Vec<Origin>,
     /// Whether the sender has already got the receiver's hello.
@@ -88,7 +107,7 @@ pub struct Hello {
 /// What a node has, and how it is connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
-    /// Everything that is durable at the sender.
+    /// Everything that is durable at the sender, in its short form.
     pub vector: VersionVector,
     /// The greatest admission time that the sender has given; zero if it has given none.
     pub clock: Timestamp,
@@ -185,6 +204,8 @@ impl Frame {
             Self::Probe(probe) => hearsay::encode_probe(*probe),
             Self::ProbeAnswer(answer) => hearsay::encode_answer(answer),
             Self::Members(members) => control::encode_members(members),
+            Self::Claim(claim) => identity::encode_claim(claim),
+            Self::Verdict(verdict) => identity::encode_verdict(verdict),
         }
     }
 
@@ -209,6 +230,8 @@ impl Frame {
             KIND_PROBE => hearsay::decode_probe(body).map(Self::Probe),
             KIND_PROBE_ANSWER => hearsay::decode_answer(body).map(Self::ProbeAnswer),
             KIND_MEMBERS => Ok(Self::Members(members::decode_members(body)?)),
+            KIND_CLAIM => identity::decode_claim(body).map(Self::Claim),
+            KIND_VERDICT => identity::decode_verdict(body).map(Self::Verdict),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -224,6 +247,8 @@ const KIND_KNOWLEDGE: u8 = 7;
 const KIND_PROBE: u8 = 8;
 const KIND_PROBE_ANSWER: u8 = 9;
 const KIND_MEMBERS: u8 = 10;
+const KIND_CLAIM: u8 = 11;
+const KIND_VERDICT: u8 = 12;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::DocumentId;
+use anabranch_crdt::ids::{BootId, DocumentId};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -19,9 +19,37 @@ fn vectors() -> impl Strategy<Value = VersionVector> {
     btree_map(origins(), 1..u64::MAX, 0..6).prop_map(move |map| map.into_iter().map(dot).collect())
 }
 
-fn names() -> impl Strategy<Value = Vec<(Origin, RegionName)>> {
-    btree_map(origins(), "[a-zA-Z0-9][a-z0-9_.-]{0,31}", 0..5).prop_map(|map: BTreeMap<_, _>| {
-        map.into_iter().map(|(origin, name)| (origin, name.parse().unwrap())).collect()
+fn names() -> impl Strategy<Value = Vec<Named>> {
+    let named = (proptest::option::of("[a-zA-Z0-9][a-z0-9_.-]{0,31}"), vectors());
+    btree_map(origins(), named, 0..5).prop_map(|map: BTreeMap<_, _>| {
+        let named = |(origin, (region, after)): (_, (Option<String>, VersionVector))| Named {
+            origin,
+            region: region.map(|name| name.parse().unwrap()),
+            after: after.iter().collect(),
+        };
+        map.into_iter().map(named).collect()
+    })
+}
+
+fn claims() -> impl Strategy<Value = Claim> {
+    let boots = || any::<[u8; 16]>().prop_map(BootId);
+    let claim = (origins(), any::<u64>(), boots(), proptest::option::of(boots()));
+    claim.prop_map(|(origin, sequence, boot, before)| {
+        let sequence = Sequence(sequence);
+        Claim { origin, sequence, boot, before }
+    })
+}
+
+fn verdicts() -> impl Strategy<Value = Verdict> {
+    let judgement = prop_oneof![
+        Just(Judgement::Confirmed),
+        any::<u64>().prop_map(|known| Judgement::Ahead(Sequence(known))),
+        Just(Judgement::Taken),
+    ];
+    (origins(), any::<[u8; 16]>(), judgement).prop_map(|(origin, boot, judgement)| Verdict {
+        origin,
+        boot: BootId(boot),
+        judgement,
     })
 }
 
@@ -101,6 +129,8 @@ fn frames() -> impl Strategy<Value = Frame> {
         names().prop_map(Frame::Names),
         hearsay(),
         tables().prop_map(Frame::Members),
+        claims().prop_map(Frame::Claim),
+        verdicts().prop_map(Frame::Verdict),
     ]
 }
 

@@ -152,12 +152,14 @@ impl Wired {
             }
             Effect::Close { .. }
             | Effect::Members { .. }
+            | Effect::ConfirmOrigin
+            | Effect::Vouch { .. }
             | Effect::NameOrigin { .. }
             | Effect::ObserveClock { .. } => {}
-            Effect::RenewOrigin => {
+            Effect::RenewOrigin { .. } => {
                 let fresh = origin(100 + node as u8);
                 self.nodes[node].origin = fresh;
-                self.handle(node, Input::Renewed { origin: fresh });
+                self.handle(node, Input::Renewed { origin: fresh, after: Vec::new() });
             }
         }
     }
@@ -255,6 +257,7 @@ impl Machine {
             batch_entries: 10,
             digest_interval: SECOND,
             names: Vec::new(),
+            incarnation: Incarnation::default(),
         };
         Self {
             replication: Replication::new(settings, disk.clone()),

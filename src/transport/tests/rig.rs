@@ -209,6 +209,7 @@ impl Node {
 
 pub(super) fn settings(pki: &Pki, name: &str, peers: &[(&str, SocketAddr)]) -> TransportSettings {
     TransportSettings {
+        settle_within: Duration::from_secs(2),
         cluster: pki.authority.cluster(),
         region: region(name),
         bind: (Ipv4Addr::LOCALHOST, 0).into(),

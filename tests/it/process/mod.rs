@@ -14,6 +14,7 @@ mod dev;
 mod docs;
 mod help;
 mod http;
+mod identity;
 mod inspector;
 mod kill;
 mod load;

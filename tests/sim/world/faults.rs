@@ -56,7 +56,11 @@ impl World {
             return;
         }
         self.report.crashes += 1;
-        self.stop(node);
+        if self.rng.random_bool(0.5) {
+            self.end(node);
+        } else {
+            self.stop(node);
+        }
         let pause = Duration::from_millis(self.rng.random_range(500..4_000));
         self.schedule_in(pause, Event::Restart { node });
         if self.rng.random_bool(self.plan.rollbacks) {
@@ -76,6 +80,19 @@ impl World {
         let links = self.network.links.iter().filter(|(_, link)| link.ends.contains(&node));
         let links: Vec<LinkId> = links.map(|(id, _)| *id).collect();
         links.into_iter().for_each(|link| self.close(node, link));
+    }
+
+    /// Stops a node in order; half of the time a backup is made of it then.
+    fn end(&mut self, node: usize) {
+        if let Some(process) = self.processes[node].as_mut() {
+            process.syncing = self.disks[node].staged();
+        }
+        self.sync(node, false);
+        self.disks[node].end();
+        if self.rng.random_bool(0.5) {
+            self.images[node] = self.disks[node].image();
+        }
+        self.stop(node);
     }
 
     pub(super) fn roll_back(&mut self, node: usize) {

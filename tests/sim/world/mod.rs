@@ -9,17 +9,17 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use anabranch::replication::{
-    Effect, Input, LinkId, Now, Replication, ReplicationSettings, Ticket,
+    Effect, Incarnation, Input, LinkId, Now, Replication, ReplicationSettings, Ticket,
 };
 use anabranch_crdt::entry::Dot;
-use anabranch_crdt::ids::{DocumentId, Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::ids::{BootId, DocumentId, Origin, RegionName, Sequence, Timestamp};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::network::{Flight, Network};
 use crate::oracle::Oracle;
 use crate::plan::Plan;
-use crate::storage::{Draft, Memory, Storage, Work};
+use crate::storage::{Draft, Memory, Start, Storage, Work};
 
 /// A node that runs; a crash drops it.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ struct Process {
     hurried: u32,
     /// Works that the sync under way will make durable.
     syncing: usize,
+    /// Whether it admits writes.
+    settled: bool,
 }
 
 #[derive(Debug)]
@@ -44,7 +46,8 @@ enum Event {
     Write,
     Synced { node: usize, life: u64 },
     Read { node: usize, life: u64, ticket: Ticket, want: (Origin, Sequence, usize, usize) },
-    Renewed { node: usize, life: u64 },
+    Renewed { node: usize, life: u64, after: Vec<Dot> },
+    Vouched { node: usize, life: u64, ticket: Ticket, origin: Origin, boot: BootId },
     Timer { node: usize, life: u64, at: Duration },
     Partition,
     Unblock { pair: (usize, usize) },
@@ -66,6 +69,8 @@ pub(crate) struct Report {
     pub(crate) crashes: usize,
     pub(crate) partitions: usize,
     pub(crate) renewals: usize,
+    /// Restarts after which every peer confirmed the origin.
+    pub(crate) confirmed: usize,
     pub(crate) deliveries: u64,
     pub(crate) repeated: u64,
     pub(crate) digests: u64,
@@ -130,6 +135,7 @@ impl World {
     fn schedule_start(&mut self) {
         for node in 0..self.plan.nodes {
             self.start(node);
+            self.images[node] = self.disks[node].image();
             for other in node + 1..self.plan.nodes {
                 if self.plan.topology.joins(node, other, self.plan.nodes) {
                     self.schedule_in(Duration::ZERO, Event::Dial { a: node, b: other });
@@ -262,10 +268,16 @@ impl World {
             Event::Write => self.write(),
             Event::Synced { node, life } => self.synced(node, life),
             Event::Read { node, life, ticket, want } => self.read(node, life, ticket, want),
-            Event::Renewed { node, life } => {
-                let origin = self.disks[node].origin();
-                self.give(node, life, Input::Renewed { origin });
+            Event::Renewed { node, life, after } => self.renewed(node, life, after),
+            Event::Vouched { node, life, ticket, origin, boot } if self.lives[node] == life => {
+                let fails = !self.healed && self.rng.random_bool(self.plan.disk_failures);
+                if !fails {
+                    self.disks[node].vouch(origin, boot);
+                }
+                let error = fails.then(|| "disk trouble".to_owned());
+                self.give(node, life, Input::Vouched { ticket, error });
             }
+            Event::Vouched { .. } => {}
             Event::Timer { node, life, at } => self.timer(node, life, at),
             Event::Partition => self.partition(),
             Event::Unblock { pair } => {
@@ -325,6 +337,16 @@ impl World {
     // Nodes
 
     fn start(&mut self, node: usize) {
+        let boot = BootId(self.rng.random());
+        let before = match self.disks[node].begin(boot) {
+            Start::Fresh => None,
+            Start::Kept(before) => Some(before),
+            Start::Broken => {
+                let origin = Origin::from_bytes(self.rng.random());
+                self.disks[node].renew(origin, &self.regions[node]);
+                None
+            }
+        };
         let disk = &self.disks[node];
         let others = self.regions.iter().enumerate().filter(|(other, _)| *other != node);
         let settings = ReplicationSettings {
@@ -335,6 +357,13 @@ impl World {
             batch_entries: self.plan.batch_entries,
             digest_interval: self.plan.interval,
             names: disk.names(),
+            incarnation: Incarnation {
+                boot,
+                before,
+                vouched: disk.vouched(),
+                chains: disk.chains().clone(),
+                ..Incarnation::default()
+            },
         };
         let newest = disk.entries().iter().map(|entry| entry.admitted.0).max();
         self.processes[node] = Some(Process {
@@ -344,6 +373,7 @@ impl World {
             timer: None,
             hurried: 0,
             syncing: 0,
+            settled: before.is_none(),
         });
     }
 
@@ -399,7 +429,9 @@ impl World {
                 self.schedule_in(delay, Event::Read { node, life, ticket, want });
             }
             Effect::Close { link, .. } => self.close(node, link),
-            Effect::NameOrigin { origin, region } => self.disks[node].name_origin(origin, region),
+            Effect::NameOrigin { origin, region, after } => {
+                self.disks[node].name_origin(origin, region, after);
+            }
             Effect::ObserveClock { seen } => {
                 let limit = self.clocks(node).wall.0 + ALLOWED_SKEW;
                 let process = self.processes[node].as_mut().unwrap();
@@ -407,15 +439,33 @@ impl World {
             }
             // Nobody asks for what a majority has.
             Effect::Asked { .. } => {}
-            Effect::RenewOrigin => {
+            Effect::RenewOrigin { .. } => {
                 self.report.renewals += 1;
-                self.disks[node].renew(Origin::from_bytes(self.rng.random()));
+                let origin = Origin::from_bytes(self.rng.random());
+                let after = self.disks[node].renew(origin, &self.regions[node]);
+                self.processes[node].as_mut().unwrap().settled = false;
                 let delay = self.disk_delay();
-                self.schedule_in(delay, Event::Renewed { node, life });
+                self.schedule_in(delay, Event::Renewed { node, life, after });
+            }
+            Effect::ConfirmOrigin => {
+                self.report.confirmed += 1;
+                self.processes[node].as_mut().unwrap().settled = true;
+            }
+            Effect::Vouch { ticket, origin, boot } => {
+                let delay = self.disk_delay();
+                self.schedule_in(delay, Event::Vouched { node, life, ticket, origin, boot });
             }
             // Nobody joins or leaves here.
             Effect::Members { .. } => {}
         }
+    }
+
+    fn renewed(&mut self, node: usize, life: u64, after: Vec<Dot>) {
+        if self.lives[node] == life {
+            self.processes[node].as_mut().unwrap().settled = true;
+        }
+        let origin = self.disks[node].origin();
+        self.give(node, life, Input::Renewed { origin, after });
     }
 
     fn disk_delay(&mut self) -> Duration {
@@ -491,10 +541,9 @@ impl World {
         let wall = self.clocks(node).wall.0;
         let (document, size) = (self.rng.random_range(0..8_u8), self.plan.change_bytes);
         let filler: u8 = self.rng.random();
-        if self.processes[node].is_none() || self.is_outrun(node) {
+        let Some(process) = self.processes[node].as_mut().filter(|process| process.settled) else {
             return;
-        }
-        let process = self.processes[node].as_mut().unwrap();
+        };
         process.clock = wall.max(process.clock + 1);
         let admitted = Timestamp(process.clock);
         self.written += 1;
@@ -503,15 +552,6 @@ impl World {
         let name = (filler < 64).then(|| format!("notes/{document}/ü").parse().unwrap());
         let document = DocumentId::from_bytes([document; 16]);
         self.stage(node, Work::Admit(Draft { document, name, admitted, change: change.into() }));
-    }
-
-    /// Tells whether a disk was rolled back behind what others have of it: such a node must hear
-    /// of that, and renew its origin, before it may admit anything.
-    fn is_outrun(&self, node: usize) -> bool {
-        let origin = self.disks[node].origin();
-        let sequence = self.disks[node].vector().sequence(origin).next();
-        let others = self.disks.iter().enumerate().filter(|(other, _)| *other != node);
-        others.map(|(_, disk)| disk).any(|disk| disk.may_hold(Dot { origin, sequence }))
     }
 
     fn note(&mut self, what: impl Hash) {
