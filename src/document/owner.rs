@@ -135,14 +135,8 @@ impl Owner {
                 self.look_at(id, reply, |loaded| loaded.document.heads());
             }
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
-            Request::Redecide { reply, .. } if !self.setting.journal.is_settled() => {
-                answer(reply, Err(CommitError::Unsettled.into()));
-            }
             Request::Redecide { documents, reach, reply } => {
-                let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
-                // Commits reach the disk in order, so an empty one answers for all before it.
-                let origin = self.setting.journal.origin();
-                self.submit(Outcome::default(), origin, reply, decided);
+                self.redecide_all(documents, reach, reply);
             }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
@@ -223,6 +217,17 @@ impl Owner {
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
         }
+    }
+
+    /// Decides documents by the settings that hold now, once resolutions can be admitted.
+    fn redecide_all(&mut self, documents: Vec<DocumentId>, reach: Reach, reply: Reply<Redecided>) {
+        if !self.setting.journal.is_settled() {
+            return answer(reply, Err(CommitError::Unsettled.into()));
+        }
+        let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
+        // Commits reach the disk in order, so an empty one answers for all before it.
+        let origin = self.setting.journal.origin();
+        self.submit(Outcome::default(), origin, reply, decided);
     }
 
     /// Decides a document by the settings that hold now. One that cannot be loaded is left behind.
