@@ -103,18 +103,12 @@ impl Owner {
                     |loaded: &mut Loaded, scene: Scene<'_>| admit::admit(loaded, scene, &changes);
                 self.step(id, Some(name), reply, step);
             }
-            Request::Read { id, reply } => {
-                self.step(id, None, reply, |loaded, _| Ok((loaded.shown(), Outcome::default())));
-            }
+            Request::Read { id, reply } => self.tell(id, reply, |loaded, _| loaded.shown()),
             Request::ChangesSince { id, heads, reply } => {
-                self.step(id, None, reply, |loaded, _| {
-                    Ok((loaded.document.changes_since(&heads), Outcome::default()))
-                });
+                self.tell(id, reply, |loaded, _| loaded.document.changes_since(&heads));
             }
             Request::Replica { id, reply } => {
-                self.step(id, None, reply, |loaded, scene| {
-                    Ok((Replica::of(loaded, scene.policies), Outcome::default()))
-                });
+                self.tell(id, reply, |loaded, scene| Replica::of(loaded, scene.policies));
             }
             Request::Revert { name, heads, message, precondition, reply } => {
                 let id = DocumentId::from(&name);
@@ -144,6 +138,16 @@ impl Owner {
             Request::Look => self.rescan.store(true, Ordering::Release),
             Request::Stop => self.stopping = true,
         }
+    }
+
+    /// Answers from a refreshed document.
+    fn tell<T: Send + 'static>(
+        &mut self,
+        id: DocumentId,
+        reply: Reply<T>,
+        tell: impl FnOnce(&mut Loaded, Scene<'_>) -> T,
+    ) {
+        self.step(id, None, reply, |loaded, scene| Ok((tell(loaded, scene), Outcome::default())));
     }
 
     /// Runs one step on a refreshed document, and answers when all of it is durable.
