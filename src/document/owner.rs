@@ -103,18 +103,12 @@ impl Owner {
                     |loaded: &mut Loaded, scene: Scene<'_>| admit::admit(loaded, scene, &changes);
                 self.step(id, Some(name), reply, step);
             }
-            Request::Read { id, reply } => {
-                self.step(id, None, reply, |loaded, _| Ok((loaded.shown(), Outcome::default())));
-            }
+            Request::Read { id, reply } => self.tell(id, reply, |loaded, _| loaded.shown()),
             Request::ChangesSince { id, heads, reply } => {
-                self.step(id, None, reply, |loaded, _| {
-                    Ok((loaded.document.changes_since(&heads), Outcome::default()))
-                });
+                self.tell(id, reply, |loaded, _| loaded.document.changes_since(&heads));
             }
             Request::Replica { id, reply } => {
-                self.step(id, None, reply, |loaded, scene| {
-                    Ok((Replica::of(loaded, scene.policies), Outcome::default()))
-                });
+                self.tell(id, reply, |loaded, scene| Replica::of(loaded, scene.policies));
             }
             Request::Revert { name, heads, message, precondition, reply } => {
                 let id = DocumentId::from(&name);
@@ -135,14 +129,8 @@ impl Owner {
                 self.look_at(id, reply, |loaded| loaded.document.heads());
             }
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
-            Request::Redecide { reply, .. } if !self.setting.journal.is_settled() => {
-                answer(reply, Err(CommitError::Unsettled.into()));
-            }
             Request::Redecide { documents, reach, reply } => {
-                let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
-                // Commits reach the disk in order, so an empty one answers for all before it.
-                let origin = self.setting.journal.origin();
-                self.submit(Outcome::default(), origin, reply, decided);
+                self.redecide_all(documents, reach, reply);
             }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
@@ -150,6 +138,16 @@ impl Owner {
             Request::Look => self.rescan.store(true, Ordering::Release),
             Request::Stop => self.stopping = true,
         }
+    }
+
+    /// Answers from a refreshed document.
+    fn tell<T: Send + 'static>(
+        &mut self,
+        id: DocumentId,
+        reply: Reply<T>,
+        tell: impl FnOnce(&mut Loaded, Scene<'_>) -> T,
+    ) {
+        self.step(id, None, reply, |loaded, scene| Ok((tell(loaded, scene), Outcome::default())));
     }
 
     /// Runs one step on a refreshed document, and answers when all of it is durable.
@@ -223,6 +221,17 @@ impl Owner {
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
         }
+    }
+
+    /// Decides documents by the settings that hold now, once resolutions can be admitted.
+    fn redecide_all(&mut self, documents: Vec<DocumentId>, reach: Reach, reply: Reply<Redecided>) {
+        if !self.setting.journal.is_settled() {
+            return answer(reply, Err(CommitError::Unsettled.into()));
+        }
+        let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
+        // Commits reach the disk in order, so an empty one answers for all before it.
+        let origin = self.setting.journal.origin();
+        self.submit(Outcome::default(), origin, reply, decided);
     }
 
     /// Decides a document by the settings that hold now. One that cannot be loaded is left behind.

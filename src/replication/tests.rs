@@ -106,11 +106,14 @@ impl Node {
 
 fn done(effect: Effect) -> Option<Done> {
     Some(match effect {
-        Effect::Send { link, bytes, .. } => match Frame::decode(&bytes).unwrap() {
+        Effect::Send { link, bytes, .. } => {
+            let frame = Frame::decode(&bytes).unwrap();
             // They have tests of their own.
-            Frame::Claim(_) | Frame::Verdict(_) => return None,
-            frame => Done::Sent(link.0, frame),
-        },
+            if matches!(frame, Frame::Claim(_) | Frame::Verdict(_)) {
+                return None;
+            }
+            Done::Sent(link.0, frame)
+        }
         Effect::Append { ticket, entries } => {
             Done::Append(ticket, entries.iter().map(Entry::dot).collect())
         }

@@ -1,6 +1,8 @@
 //! While it is not settled under whom a leader admits changes: it answers reads, and nothing more;
 //! what it has to admit by its policies it admits afterwards.
 
+use tokio::task::JoinSet;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +27,8 @@ async fn reads_go_on_writes_wait_and_resolutions_follow() {
     assert_eq!(us.documents.changes_since(at("latest/a"), vec![]).await.unwrap().len(), 4);
     assert_eq!((admitted(), us.journal.row(id).unwrap().1), (before, true), "nothing is stored");
 
-    let looking = tokio::spawn(us.documents.clone().look_when_settled());
+    let mut looking = JoinSet::new();
+    looking.spawn(us.documents.clone().look_when_settled());
     us.journal.settle();
     us.put("latest/c", json!({})).await.unwrap();
     // Its owner looks it up before anything that is asked of it later.
@@ -33,5 +36,4 @@ async fn reads_go_on_writes_wait_and_resolutions_follow() {
     position.wait_for(|_| !us.journal.row(id).unwrap().1).await.unwrap();
     assert!(admitted().0 > before.0 + 1, "the resolution is admitted, too");
     assert_eq!(us.json("latest/a").await, json!({"title": "later"}));
-    looking.abort();
 }

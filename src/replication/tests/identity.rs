@@ -277,7 +277,11 @@ impl Machine {
             Frame::Hello(_) => "hello",
             Frame::Digest(_) => "digest",
             Frame::Ack { .. } => "ack",
-            _ => return,
+            Frame::Entries(_)
+            | Frame::Pull(_)
+            | Frame::Names(_)
+            | Frame::Claim(_)
+            | Frame::Verdict(_) => return,
         };
         let longest = self.longest.entry(kind).or_default();
         *longest = bytes.len().max(*longest);
