@@ -8,6 +8,8 @@ use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+use super::reconcile::{ReconcileEffect, ReconcileInput, ReconcileSettings};
+
 /// One connection to a peer; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
@@ -86,6 +88,8 @@ pub enum Input {
         /// The new origin.
         origin: Origin,
     },
+    /// What concerns the comparison of whole replicas.
+    Reconcile(ReconcileInput),
     /// The moment that [`super::Replication::poll_timeout`] named has come.
     Timeout,
 }
@@ -99,7 +103,7 @@ impl Input {
             | Self::Frame { .. }
             | Self::Committed { .. }
             | Self::Renewed { .. } => true,
-            Self::Appended { .. } | Self::Read { .. } | Self::Timeout => false,
+            Self::Appended { .. } | Self::Read { .. } | Self::Timeout | Self::Reconcile(_) => false,
         }
     }
 }
@@ -159,6 +163,8 @@ pub enum Effect {
     /// A peer knows more of this node's origin than the journal does: take a new origin before
     /// anything more is admitted, and answer with [`Input::Renewed`].
     RenewOrigin,
+    /// What concerns the comparison of whole replicas; answered with [`Input::Reconcile`].
+    Reconcile(ReconcileEffect),
 }
 
 /// What an operator sees of one peer region.
@@ -199,4 +205,6 @@ pub struct ReplicationSettings {
     pub digest_interval: Duration,
     /// The regions of origins, as far as the journal knows them.
     pub names: Vec<(Origin, RegionName)>,
+    /// How replicas are compared.
+    pub reconcile: ReconcileSettings,
 }

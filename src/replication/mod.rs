@@ -32,6 +32,7 @@ mod greeting;
 mod intake;
 mod interface;
 mod peer;
+pub mod reconcile;
 mod samples;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,7 @@ use fanout::Recent;
 use frame::Frame;
 use intake::Appending;
 use peer::{Link, Peer};
+use reconcile::Reconcile;
 use samples::Samples;
 
 /// The state machine of one node.
@@ -72,6 +74,7 @@ pub struct Replication {
     gaps: BTreeMap<Origin, Gap>,
     appends: BTreeMap<Ticket, Appending>,
     reads: BTreeMap<Ticket, Reading>,
+    reconcile: Reconcile,
     last_ticket: u64,
     /// Counts what changed in what is known of the regions.
     knowledge: u64,
@@ -138,6 +141,7 @@ impl Replication {
             gaps: BTreeMap::new(),
             appends: BTreeMap::new(),
             reads: BTreeMap::new(),
+            reconcile: Reconcile::default(),
             last_ticket: 0,
             knowledge: 0,
             settings,
@@ -159,9 +163,11 @@ impl Replication {
             Input::Appended { ticket, error } => self.handle_appended(ticket, error, turn),
             Input::Read { ticket, entries } => self.handle_read(ticket, entries, turn),
             Input::Renewed { origin } => self.handle_renewed(origin, turn),
+            Input::Reconcile(input) => self.handle_reconcile(input, turn),
             Input::Timeout => self.handle_timeout(turn),
         }
         self.start_pulls(turn);
+        self.reconcile(turn);
     }
 
     /// Returns the next monotonic time at which [`Input::Timeout`] is wanted.
@@ -169,7 +175,8 @@ impl Replication {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
         let links = links.map(|link| link.next_timeout(self.settings.digest_interval));
-        links.chain(self.gaps.values().map(Gap::next_timeout)).min()
+        let gaps = self.gaps.values().map(Gap::next_timeout);
+        links.chain(gaps).chain(self.next_reconcile()).min()
     }
 
     /// Returns what is known of every peer region, in the order of the settings.
@@ -217,6 +224,16 @@ impl Replication {
             Frame::Digest(digest) => self.handle_digest(&region, digest, turn),
             Frame::Pull(pull) => self.handle_pull(&region, pull, turn),
             Frame::Names(names) => self.learn_names(names, turn),
+            Frame::TooOld(too_old) => self.handle_too_old(id, &region, too_old, turn),
+            Frame::Ranges(ranges) => {
+                self.count_reconciled(id, bytes.len());
+                self.handle_ranges(id, &region, ranges, turn);
+            }
+            Frame::Fetch(fetch) => self.handle_fetch(id, &region, fetch, turn),
+            Frame::Bundles(bundles) => {
+                self.count_reconciled(id, bytes.len());
+                self.handle_bundles(id, bundles, turn);
+            }
         }
     }
 

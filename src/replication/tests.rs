@@ -2,6 +2,7 @@ use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::DocumentId;
 
 use super::frame::{Digest, Hello, Pull, encode_batch};
+use super::reconcile::ReconcileSettings;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ impl Node {
             batch_entries: 10,
             digest_interval: SECOND,
             names: Vec::new(),
+            reconcile: ReconcileSettings::default(),
         };
         let replication = Replication::new(settings, vector.clone());
         Self { replication, vector, now: SECOND }
@@ -107,6 +109,7 @@ fn done(effect: Effect) -> Option<Done> {
         Effect::NameOrigin { origin, region } => Done::Named(origin, region.to_string()),
         Effect::ObserveClock { .. } => return None,
         Effect::RenewOrigin => Done::Renew,
+        Effect::Reconcile(_) => return None,
     })
 }
 

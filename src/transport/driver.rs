@@ -211,6 +211,7 @@ impl Driver {
             Effect::NameOrigin { origin, region } => self.journal.name_origin(origin, &region),
             Effect::ObserveClock { seen } => (self.hooks.observe_clock)(seen),
             Effect::RenewOrigin => self.reads.renew_origin(),
+            Effect::Reconcile(_) => {}
         }
     }
 
@@ -401,6 +402,7 @@ fn replication_settings(settings: &TransportSettings, journal: &Journal) -> Repl
         frame_bytes: settings.frame_bytes,
         batch_entries: settings.batch_entries,
         digest_interval: settings.digest_interval,
+        reconcile: settings.reconcile.clone(),
     }
 }
 

@@ -44,6 +44,7 @@ pub use framing::{FrameError, FrameReader, FrameWriter};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
+use crate::replication::reconcile::ReconcileSettings;
 use crate::replication::{ClusterView, PeerStatus};
 use crate::settings::{PkiPaths, Settings};
 use driver::{Driver, Published};
@@ -72,6 +73,8 @@ pub struct TransportSettings {
     pub batch_entries: usize,
     /// Time between digests on an idle link. Default 1 s.
     pub digest_interval: Duration,
+    /// How replicas are compared.
+    pub reconcile: ReconcileSettings,
     /// Delay added to frames on their way to a region, to try out distance. Default none.
     pub delay: BTreeMap<RegionName, Duration>,
     /// Connections that others may have open here at once. Default 1,024.
@@ -97,6 +100,7 @@ impl TransportSettings {
             max_frame_bytes: settings.limits.longest_frame(),
             batch_entries: settings.limits.batch_entries,
             digest_interval: Duration::from_secs(1),
+            reconcile: ReconcileSettings::default(),
             delay: BTreeMap::new(),
             max_connections: 1_024,
         })

@@ -10,12 +10,15 @@
 
 mod batch;
 mod control;
+mod reconcile;
 
+use anabranch_crdt::bundle::BundleError;
 use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
+pub use reconcile::{Bundles, Fetch, ITEM_BYTES, MAX_DOCUMENTS, MAX_LISTED, Ranges, TooOld};
 
 /// The first byte of every frame.
 pub const FORMAT_VERSION: u8 = 1;
@@ -48,6 +51,14 @@ pub enum Frame {
     Pull(Pull),
     /// The regions of origins.
     Names(Vec<(Origin, RegionName)>),
+    /// The log does not go back to what the receiver lacks.
+    TooOld(TooOld),
+    /// A comparison of ranges of documents.
+    Ranges(Ranges),
+    /// A request for whole documents.
+    Fetch(Fetch),
+    /// Whole documents, or what of them was lacking.
+    Bundles(Bundles),
 }
 
 /// Who a node is and what it has.
@@ -142,6 +153,9 @@ pub enum DecodeError {
     /// Bytes follow the end of the frame.
     #[error("bytes after the end of the frame")]
     Trailing,
+    /// A bundle in the frame is none.
+    #[error("{0}")]
+    Bundle(#[from] BundleError),
     /// The frame has a format that this release does not know.
     #[error("unknown frame format {0}")]
     Version(u8),
@@ -158,6 +172,10 @@ impl Frame {
             Self::Digest(digest) => control::encode_digest(digest),
             Self::Pull(pull) => control::encode_pull(pull),
             Self::Names(names) => control::encode_names(names),
+            Self::TooOld(too_old) => reconcile::encode_too_old(too_old),
+            Self::Ranges(ranges) => reconcile::encode_ranges(ranges),
+            Self::Fetch(fetch) => reconcile::encode_fetch(fetch),
+            Self::Bundles(bundles) => reconcile::encode_bundles(bundles),
         }
     }
 
@@ -178,6 +196,10 @@ impl Frame {
             KIND_DIGEST => control::decode_digest(body).map(Self::Digest),
             KIND_PULL => control::decode_pull(body).map(Self::Pull),
             KIND_NAMES => control::decode_names(body).map(Self::Names),
+            KIND_TOO_OLD => reconcile::decode_too_old(bytes.slice(2..)).map(Self::TooOld),
+            KIND_RANGES => reconcile::decode_ranges(bytes.slice(2..)).map(Self::Ranges),
+            KIND_FETCH => reconcile::decode_fetch(bytes.slice(2..)).map(Self::Fetch),
+            KIND_BUNDLES => reconcile::decode_bundles(bytes.slice(2..)).map(Self::Bundles),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -189,6 +211,10 @@ const KIND_ACK: u8 = 3;
 const KIND_DIGEST: u8 = 4;
 const KIND_PULL: u8 = 5;
 const KIND_NAMES: u8 = 6;
+const KIND_TOO_OLD: u8 = 13;
+const KIND_RANGES: u8 = 14;
+const KIND_FETCH: u8 = 15;
+const KIND_BUNDLES: u8 = 16;
 
 #[cfg(test)]
 mod tests;
