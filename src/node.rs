@@ -221,6 +221,7 @@ impl NodeBuilder {
                 journal.name_origin(identity.origin, &region);
             }),
             leaf: Some(Arc::new(leaves)),
+            documents: Some(storage.documents.clone()),
         }
     }
 }
@@ -296,6 +297,7 @@ impl Node {
             documents: documents.clone(),
             changes: parts.changes.clone(),
             peers: handle.status(),
+            replicas: handle.replicas(),
             clock: parts.storage.clock.clone(),
             origin: Box::new(move || journal.origin()),
         };

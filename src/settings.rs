@@ -83,6 +83,12 @@ pub struct Limits {
     pub conflict_age: Duration,
     /// Settled conflicts in the ledger; the oldest of more are dropped. Default 1,000,000.
     pub conflict_rows: u64,
+    /// Time between two comparisons of this node's documents with those of a region; zero for
+    /// none. Default 1 h.
+    pub verify_interval: Duration,
+    /// Documents that such a comparison reads in a second at most; zero for no limit.
+    /// Default 10,000.
+    pub verify_rate: u32,
 }
 
 impl Limits {
@@ -121,6 +127,8 @@ impl Default for Limits {
             clock_skew: Duration::from_secs(1),
             conflict_age: Duration::from_secs(90 * 24 * 3_600),
             conflict_rows: 1_000_000,
+            verify_interval: Duration::from_secs(3_600),
+            verify_rate: 10_000,
         }
     }
 }

@@ -13,6 +13,7 @@ use axum::response::Response;
 
 use crate::document::ClockStatus;
 use crate::replication::PeerStatus;
+use crate::replication::reconcile::{ReconcileStatus, Totals};
 
 use super::request::no_query;
 use super::{Answer, ApiState};
@@ -25,6 +26,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
         region: state.0.region.as_str(),
         clock: state.0.sources.clock.status(),
         peers: &peers,
+        replicas: &state.0.sources.replicas.status(),
     };
     let mut response = Response::new(Body::from(figures.expose()));
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
@@ -36,6 +38,7 @@ struct Figures<'a> {
     region: &'a str,
     clock: ClockStatus,
     peers: &'a [PeerStatus],
+    replicas: &'a ReconcileStatus,
 }
 
 impl Figures<'_> {
@@ -43,6 +46,7 @@ impl Figures<'_> {
         let mut text = Exposition(String::new());
         self.expose_clock(&mut text);
         self.expose_replication(&mut text);
+        self.expose_replicas(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -99,6 +103,40 @@ impl Figures<'_> {
             "Entries that the region has, as far as known, and this node has not.",
             |peer| Some(peer.entries_missing),
         );
+    }
+
+    fn expose_replicas(&self, text: &mut Exposition) {
+        let Totals { bootstraps, adopted, compared, verifications, broken, repaired, bytes } =
+            self.replicas.totals;
+        let totals = [
+            ("bootstraps", "Bootstraps from another region that came to their end.", bootstraps),
+            ("adopted_documents", "Documents taken over whole from other regions.", adopted),
+            ("compared_documents", "Documents compared with another region's.", compared),
+            ("verifications", "Comparisons of all documents with a region.", verifications),
+            ("broken_documents", "Documents of which a replica was found broken.", broken),
+            ("repaired_documents", "Documents found broken that are equal again.", repaired),
+            ("bytes", "Bytes of frames that this took, in both directions.", bytes),
+        ];
+        for (name, help, value) in totals {
+            let name = format!("anabranch_reconcile_{name}_total");
+            text.family(&name, "counter", help);
+            text.sample(&name, &[], value);
+        }
+        let bootstrap = self.replicas.bootstrap.as_ref();
+        let gauges = [
+            ("active", "1 while this region takes over what it lacks.", bootstrap.map(|_| 1.0)),
+            ("progress_ratio", "How far it is, from 0 to 1.", bootstrap.map(|b| b.progress)),
+            (
+                "eta_seconds",
+                "How long it will take from now on.",
+                bootstrap.and_then(|bootstrap| bootstrap.eta_seconds),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let name = format!("anabranch_bootstrap_{name}");
+            text.family(&name, "gauge", help);
+            text.sample(&name, &[], value.unwrap_or_default());
+        }
     }
 
     /// Adds a gauge with one sample for each peer that has it.
@@ -182,7 +220,11 @@ mod tests {
             clamped: 7,
             warnings: [(peer.region.clone(), 4)].into(),
         };
-        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent] };
+        let replicas = &ReconcileStatus {
+            totals: Totals { adopted: 5, broken: 2, ..Totals::default() },
+            ..ReconcileStatus::default()
+        };
+        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent], replicas };
         let text = figures.expose();
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let build = format!(
@@ -204,6 +246,16 @@ mod tests {
             "anabranch_replication_seconds_behind{peer_region=\"us-east\"} 1.5",
             "anabranch_replication_entries_missing{peer_region=\"ap-south\"} 3",
             "anabranch_replication_entries_missing{peer_region=\"us-east\"} 3",
+            "anabranch_reconcile_bootstraps_total 0",
+            "anabranch_reconcile_adopted_documents_total 5",
+            "anabranch_reconcile_compared_documents_total 0",
+            "anabranch_reconcile_verifications_total 0",
+            "anabranch_reconcile_broken_documents_total 2",
+            "anabranch_reconcile_repaired_documents_total 0",
+            "anabranch_reconcile_bytes_total 0",
+            "anabranch_bootstrap_active 0",
+            "anabranch_bootstrap_progress_ratio 0",
+            "anabranch_bootstrap_eta_seconds 0",
             &build,
         ];
         assert_eq!(samples, expected);

@@ -19,6 +19,7 @@ mod ledger;
 mod listing;
 mod metrics;
 mod precondition;
+mod replicas;
 mod reply;
 mod request;
 mod serve;
@@ -43,6 +44,7 @@ use crate::document::{Documents, NodeClock};
 use crate::replication::PeerStatus;
 use crate::settings::{Limits, RegionSettings, Settings};
 use crate::subscription::{Changes, Conflicts};
+use crate::transport::Replicas;
 
 use self::body::Intake;
 use self::error::Problem;
@@ -59,6 +61,8 @@ pub struct Sources {
     pub conflicts: Conflicts,
     /// What replication knows of the other regions.
     pub peers: watch::Receiver<Arc<Vec<PeerStatus>>>,
+    /// The replicas in other regions.
+    pub replicas: Replicas,
     /// The node's clock.
     pub clock: NodeClock,
     /// Tells the present origin of this node, which may change while it runs.
@@ -244,6 +248,9 @@ fn routes() -> Routes {
         .route(MethodFilter::POST, "/v1/collections/{collection}", collections::act)
         .describe(Method::POST, "/v1/collections/{collection}:simulate")
         .get("/v1/replication", status::replication)
+        .get("/v1/replication/differences", replicas::differences)
+        .post("/v1/replication:verify", replicas::verify)
+        .below(SYNC, MethodFilter::GET, Method::GET, replicas::standing)
         .get("/v1/status", status::status)
         .get("/v1/limits", status::limits)
         .get("/v1/openapi.json", status::openapi)
@@ -256,6 +263,7 @@ fn routes() -> Routes {
 const HISTORY: &str = "/v1/history/{collection}/{key}";
 const DIFF: &str = "/v1/diff/{collection}/{key}";
 const BLAME: &str = "/v1/blame/{collection}/{key}";
+const SYNC: &str = "/v1/sync/{collection}/{key}";
 const REVERT: &str = "/v1/revert/{collection}/{key}";
 
 type Answer = Result<Response, Problem>;

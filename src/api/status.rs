@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::replication::PeerStatus;
 
+use super::replicas::{ReconciliationJson, not_ready};
 use super::request::no_query;
 use super::{Answer, ApiState, Problem, conflicts, listing, reply, serve};
 
@@ -27,6 +28,7 @@ pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
         sequence: dot.sequence.0,
     };
     let peers = state.0.sources.peers.borrow().clone();
+    let replicas = state.0.sources.replicas.status();
     let mut response = reply::json(&ReplicationJson {
         region: state.0.region.as_str(),
         origin: (state.0.sources.origin)().to_string(),
@@ -34,6 +36,7 @@ pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
         origins: position.vector.iter().map(origin).collect(),
         clock_correction_ms: millis(state.0.sources.clock.status().correction),
         peers: peers.iter().map(PeerJson::new).collect(),
+        reconciliation: ReconciliationJson::from(&*replicas),
     });
     reply::set_session(response.headers_mut(), &position);
     Ok(response)
@@ -83,6 +86,8 @@ pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
         ("page_documents", listing::PAGE_DOCUMENTS),
         ("queue", bytes(limits.queue)),
         ("session_wait_ms", millis(limits.session_wait)),
+        ("verify_interval_ms", millis(limits.verify_interval)),
+        ("verify_rate", u64::from(limits.verify_rate)),
     ])))
 }
 
@@ -106,6 +111,9 @@ pub(super) async fn readyz(state: ApiState, request: Request) -> Answer {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", detail);
         return Err(problem.with_retry().with_member("ready", false.into()));
     }
+    if let Some(bootstrap) = &state.0.sources.replicas.status().bootstrap {
+        return Err(not_ready(bootstrap));
+    }
     Ok(reply::json_bytes(StatusCode::OK, Bytes::from_static(b"{\"ready\":true}")))
 }
 
@@ -117,6 +125,8 @@ struct ReplicationJson<'a> {
     origins: Vec<OriginJson>,
     clock_correction_ms: f64,
     peers: Vec<PeerJson<'a>>,
+    #[serde(flatten)]
+    reconciliation: ReconciliationJson<'a>,
 }
 
 #[derive(Serialize)]

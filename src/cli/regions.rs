@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::http::{Call, Client, NodeArgs};
 use super::output::{
-    Format, note, print, print_json, printable, render_table, terminal_width, thousands,
+    Format, note, plural, print, print_json, printable, render_table, terminal_width, thousands,
 };
 use crate::cli::Failure;
 
@@ -64,6 +64,13 @@ pub(crate) async fn run(args: RegionsArgs) -> Result<(), Failure> {
                     distance(-status.clock_correction_ms)
                 ));
             }
+            status.bootstrap.iter().for_each(|bootstrap| note(bootstrap.text()));
+            if status.broken > status.repaired {
+                note(format!(
+                    "{} broken here or in another region: anabranch verify --repair",
+                    plural(status.broken - status.repaired, "document")
+                ));
+            }
             print(status.table(terminal_width()))
         }
     }
@@ -77,6 +84,21 @@ struct Status {
     #[serde(default)]
     clock_correction_ms: f64,
     peers: Vec<Peer>,
+    bootstrap: Option<Bootstrap>,
+    #[serde(default)]
+    broken: u64,
+    #[serde(default)]
+    repaired: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Bootstrap {
+    source: Option<String>,
+    progress: f64,
+    documents_adopted: u64,
+    documents_per_second: f64,
+    bytes: u64,
+    eta_seconds: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,6 +123,23 @@ impl Status {
         let header =
             ["region", "connected", "behind", "seconds", "missing", "clock", "rtt", "last error"];
         render_table(&header, self.peers.iter().map(Peer::row).collect(), width)
+    }
+}
+
+impl Bootstrap {
+    fn text(&self) -> String {
+        let source = self.source.as_deref().map_or_else(
+            || "looks for a region to take over from".to_owned(),
+            |source| format!("takes over what it lacks from {}", printable(source)),
+        );
+        let eta = self.eta_seconds.map_or_else(String::new, |eta| format!(", {eta:.0} s to go"));
+        format!(
+            "this region {source}: {:.1} %, {}, {}/s, {} bytes{eta}",
+            self.progress * 100.0,
+            plural(self.documents_adopted, "document"),
+            thousands(self.documents_per_second as u64),
+            thousands(self.bytes),
+        )
     }
 }
 

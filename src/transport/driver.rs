@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
+use anabranch_crdt::version::VersionVector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -18,11 +19,14 @@ use tracing::Instrument;
 
 use super::commits::{CommitReceiver, News};
 use super::link::{LinkEvent, LinkHandle};
+use super::reconciling::Reconciling;
 use super::refusal::CloseCode;
+use super::replicas::Replicas;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Identity, Journal};
+use crate::replication::reconcile::{ReconcileInput, ReconcileStatus};
 use crate::replication::{
     ClusterView, Effect, Input, LinkId, Now, PeerStatus, Replication, ReplicationSettings, Ticket,
 };
@@ -38,9 +42,14 @@ pub(crate) struct Driver {
     failures: BTreeMap<RegionName, String>,
     appends: Appends,
     reads: Reads,
+    reconciling: Reconciling,
+    /// What operators ask of reconciliation.
+    requests: mpsc::Receiver<ReconcileInput>,
+    floors: VersionVector,
     effects: Vec<Effect>,
     status: watch::Sender<Arc<Vec<PeerStatus>>>,
     cluster: watch::Sender<Arc<ClusterView>>,
+    reconciliation: watch::Sender<Arc<ReconcileStatus>>,
     /// What of the knowledge of the state machine is published.
     knowledge: u64,
     began: Instant,
@@ -51,6 +60,7 @@ pub(crate) struct Driver {
 pub(crate) struct Published {
     pub(crate) status: watch::Receiver<Arc<Vec<PeerStatus>>>,
     pub(crate) cluster: watch::Receiver<Arc<ClusterView>>,
+    pub(crate) replicas: Replicas,
 }
 
 /// An answer to an effect.
@@ -77,8 +87,14 @@ impl Driver {
         let replication = Replication::new(replication_settings(settings, &journal), vector);
         let (status, statuses) = watch::channel(Arc::default());
         let (cluster, clusters) = watch::channel(Arc::default());
+        let (reconciliation, reconciliations) = watch::channel(Arc::default());
+        let (requests_sender, requests) = mpsc::channel(MAX_REQUESTS);
         let mut driver = Self {
             replication,
+            reconciling: Reconciling::new(journal.clone(), hooks.documents.clone()),
+            requests,
+            floors: VersionVector::new(),
+            reconciliation,
             appends: Appends::new(journal.clone()),
             reads: Reads::new(journal.clone()),
             journal,
@@ -95,7 +111,14 @@ impl Driver {
         // The peers are known before the first tick, linked or not.
         driver.publish_status();
         driver.publish_cluster();
-        (driver, Published { status: statuses, cluster: clusters })
+        driver.tell_floors();
+        let replicas = Replicas {
+            cluster: clusters.clone(),
+            reconciliation: reconciliations,
+            requests: requests_sender,
+        };
+        let published = Published { status: statuses, cluster: clusters, replicas };
+        (driver, published)
     }
 
     /// Runs until the journal or the link layer is gone.
@@ -108,11 +131,13 @@ impl Driver {
                 news = self.commits.next() => self.on_news(news.ok_or_else(closed)?),
                 done = self.appends.next() => self.on_done(done)?,
                 Some(done) = self.reads.next() => self.on_done(done)?,
+                Some(input) = self.reconciling.next() => self.on_reconciled(input),
+                Some(input) = self.requests.recv() => self.handle(Input::Reconcile(input)),
                 event = events.recv(), if takes_frames => self.on_event(event.ok_or_else(closed)?),
                 () = sleep_until(deadline.unwrap_or(self.began)), if deadline.is_some() => {
                     self.handle(Input::Timeout);
                 }
-                _ = ticks.tick() => self.publish_status(),
+                _ = ticks.tick() => self.on_tick(),
             }
         }
     }
@@ -123,6 +148,38 @@ impl Driver {
 
     fn takes_frames(&self) -> bool {
         self.appends.under_way < BUSY_APPENDS && self.reads.waiting.len() < BUSY_READS
+    }
+
+    fn on_tick(&mut self) {
+        self.tell_floors();
+        self.publish_status();
+        let status = self.replication.reconciliation(self.now());
+        self.reconciliation.send_if_modified(|published| {
+            let changed = **published != status;
+            if changed {
+                *published = Arc::new(status);
+            }
+            changed
+        });
+    }
+
+    /// Tells the state machine how far back the own log goes, if that has changed.
+    fn tell_floors(&mut self) {
+        let floors = self.journal.floors();
+        if floors != self.floors {
+            self.floors.clone_from(&floors);
+            self.handle(Input::Reconcile(ReconcileInput::Floors { floors }));
+        }
+    }
+
+    fn on_reconciled(&mut self, input: ReconcileInput) {
+        if let ReconcileInput::Raised { .. } = input {
+            // The state machine wants to hear first of what it raised.
+            self.tell_floors();
+            let vector = self.journal.position().borrow().vector.clone();
+            self.handle(Input::Committed { local: Vec::new(), vector });
+        }
+        self.handle(Input::Reconcile(input));
     }
 
     fn on_news(&mut self, news: News) {
@@ -211,7 +268,7 @@ impl Driver {
             Effect::NameOrigin { origin, region } => self.journal.name_origin(origin, &region),
             Effect::ObserveClock { seen } => (self.hooks.observe_clock)(seen),
             Effect::RenewOrigin => self.reads.renew_origin(),
-            Effect::Reconcile(_) => {}
+            Effect::Reconcile(effect) => self.reconciling.start(effect),
         }
     }
 
@@ -432,6 +489,9 @@ const RUNNING_READS: usize = 4;
 
 /// From so many waiting reads on, frames wait; a waiting read is a few words.
 const BUSY_READS: usize = 64;
+
+/// Requests of operators that wait; more wait with whoever asks.
+const MAX_REQUESTS: usize = 16;
 
 /// How often what is known of the peers is published.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);

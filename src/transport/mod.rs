@@ -22,8 +22,10 @@ mod guests;
 pub mod leaf;
 mod link;
 mod outbox;
+mod reconciling;
 mod refusal;
 mod region;
+mod replicas;
 mod tls;
 
 use std::any::Any;
@@ -41,7 +43,9 @@ use tracing::Instrument;
 
 pub use commits::{CommitReceiver, CommitSender, commit_channel};
 pub use framing::{FrameError, FrameReader, FrameWriter};
+pub use replicas::Replicas;
 
+use crate::document::Documents;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
 use crate::replication::reconcile::ReconcileSettings;
@@ -100,7 +104,10 @@ impl TransportSettings {
             max_frame_bytes: settings.limits.longest_frame(),
             batch_entries: settings.limits.batch_entries,
             digest_interval: Duration::from_secs(1),
-            reconcile: ReconcileSettings::default(),
+            reconcile: ReconcileSettings {
+                verify_interval: settings.limits.verify_interval,
+                verify_rate: settings.limits.verify_rate,
+            },
             delay: BTreeMap::new(),
             max_connections: 1_024,
         })
@@ -125,6 +132,9 @@ pub struct TransportHooks {
     pub origin_renewed: Arc<dyn Fn(&Identity) + Send + Sync>,
     /// Serves offline-first clients; without it they are refused.
     pub leaf: Option<Arc<dyn LeafService>>,
+    /// The documents, which go to other regions whole and come from there when no log goes back far
+    /// enough, or replicas differ; without them this node can do neither.
+    pub documents: Option<Documents>,
 }
 
 impl fmt::Debug for TransportHooks {
@@ -236,6 +246,12 @@ impl TransportHandle {
     #[must_use]
     pub fn cluster(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.published.cluster.clone()
+    }
+
+    /// Returns a view of the replicas in other regions.
+    #[must_use]
+    pub fn replicas(&self) -> Replicas {
+        self.published.replicas.clone()
     }
 
     /// Changes where the node of a region is.

@@ -221,4 +221,18 @@ const LIMITS: &[Limit] = &[
         most: 1_000_000_000,
         set: |limits, value| limits.conflict_rows = value,
     },
+    Limit {
+        key: "verify_interval",
+        measure: Measure::Millis,
+        least: 0,
+        most: 365 * DAY,
+        set: |limits, value| limits.verify_interval = Duration::from_millis(value),
+    },
+    Limit {
+        key: "verify_rate",
+        measure: Measure::Count,
+        least: 0,
+        most: 1_000_000_000,
+        set: |limits, value| limits.verify_rate = u32::try_from(value).unwrap_or(u32::MAX),
+    },
 ];

@@ -14,12 +14,6 @@ pub struct DocumentDigest {
     pub pending: bool,
 }
 
-/// Makes the range of one document.
-#[must_use]
-pub(super) fn one(document: DocumentId) -> IdRange {
-    IdRange { first: document, end: successor(document) }
-}
-
 /// Returns the part of a range from `first` on; `None` if that is empty.
 #[must_use]
 pub(super) fn rest(range: IdRange, first: Option<DocumentId>) -> Option<IdRange> {
@@ -56,16 +50,6 @@ mod tests {
 
     fn id(number: u128) -> DocumentId {
         DocumentId::from_bytes(number.to_be_bytes())
-    }
-
-    #[test]
-    fn a_range_of_one_holds_it_and_no_other() {
-        for number in [0, 1, 77, u128::MAX - 1, u128::MAX] {
-            let range = one(id(number));
-            assert!(range.contains(id(number)));
-            assert!(!range.contains(id(number.wrapping_add(1))));
-            assert!(!range.contains(id(number.wrapping_sub(1))));
-        }
     }
 
     #[test]

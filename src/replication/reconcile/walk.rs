@@ -311,7 +311,7 @@ fn match_up(here: &[DocumentDigest], there: &[DocumentDigest], found: &mut Found
 }
 
 /// Own documents of one stretch: what a fingerprint is worth, at little memory.
-pub const STRETCH_DOCUMENTS: usize = 4_096;
+pub(super) const STRETCH_DOCUMENTS: usize = 4_096;
 
 /// Stretches that are compared at a time, so that a far peer does not make the walk slow.
 const MAX_STRETCHES: usize = 4;

@@ -57,6 +57,7 @@ impl Site {
                 renewal.send_replace(Some(identity.origin));
             }),
             leaf: None,
+            documents: None,
         };
         let settings = settings(pki, name, peers);
         let transport = Transport::start(&settings, journal.clone(), commits, hooks).unwrap();
