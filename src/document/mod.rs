@@ -22,6 +22,7 @@ mod resolve;
 mod retention;
 mod settings;
 mod simulate;
+mod trim;
 mod write;
 
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use retention::{RETENTION_PERIOD, Retention};
 pub use settings::Collections;
 pub(crate) use settings::check_writable;
 pub use simulate::{MAX_FLIPS, NamedFlip, Simulation};
+pub use trim::{TrimFigures, Trimmer};
 pub(crate) use write::{check_size, check_value, edit_error};
 
 /// The digest of a document's heads.

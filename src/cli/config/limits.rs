@@ -221,4 +221,25 @@ const LIMITS: &[Limit] = &[
         most: 1_000_000_000,
         set: |limits, value| limits.conflict_rows = value,
     },
+    Limit {
+        key: "journal_keep",
+        measure: Measure::Millis,
+        least: 0,
+        most: 3_650 * DAY,
+        set: |limits, value| limits.journal_keep = Duration::from_millis(value),
+    },
+    Limit {
+        key: "journal_age",
+        measure: Measure::Millis,
+        least: 60_000,
+        most: 3_650 * DAY,
+        set: |limits, value| limits.journal_age = Duration::from_millis(value),
+    },
+    Limit {
+        key: "journal_bytes",
+        measure: Measure::Bytes,
+        least: MIB,
+        most: 16_384 * GIB,
+        set: |limits, value| limits.journal_bytes = value,
+    },
 ];
