@@ -62,11 +62,12 @@ async fn start(state: &ApiState, parts: &Parts, body: &mut Body) -> Answer {
     expect_json(&parts.headers)?;
     let payload = state.intake().json(body).await?;
     let (peer, repair) = asked(state, payload.value)?;
+    let regions = peer.as_ref().map_or_else(|| state.0.sources.peers.borrow().len(), |_| 1);
     let replicas = &state.0.sources.replicas;
     let status = replicas.follow();
     let request = replicas.verify(peer, repair).await?;
     let closing = state.closing().subscribe();
-    let lines = Lines { request, status, closing, ended: false };
+    let lines = Lines { request, regions, status, closing, ended: false };
     let chunks = stream::unfold(lines, |mut lines| async move {
         let chunk = lines.chunk().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), lines))
@@ -109,6 +110,8 @@ fn asked(state: &ApiState, body: Value) -> Result<(Option<RegionName>, Repair), 
 /// The lines of a reply under way.
 struct Lines {
     request: RequestId,
+    /// With how many regions.
+    regions: usize,
     status: watch::Receiver<Arc<ReconcileStatus>>,
     closing: watch::Receiver<bool>,
     ended: bool,
@@ -129,7 +132,7 @@ impl Lines {
         let own = status.reports.iter().filter(|report| report.request == Some(self.request));
         let reports: Vec<ReportJson<'_>> = own.map(ReportJson::new).collect();
         let open = |report: &ReportJson<'_>| matches!(report.state, "waiting" | "running");
-        self.ended = !reports.iter().any(open);
+        self.ended = reports.len() >= self.regions && !reports.iter().any(open);
         let mut chunk = Vec::new();
         for report in &reports {
             reply::append_json(&mut chunk, report);

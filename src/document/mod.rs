@@ -23,6 +23,7 @@ mod retention;
 mod settings;
 mod simulate;
 mod standing;
+mod trim;
 mod write;
 
 #[cfg(test)]
@@ -64,6 +65,7 @@ pub use settings::Collections;
 pub(crate) use settings::check_writable;
 pub use simulate::{MAX_FLIPS, NamedFlip, Simulation};
 pub use standing::{HeldBack, Standing};
+pub use trim::{TrimFigures, Trimmer};
 pub(crate) use write::{check_size, check_value, edit_error};
 
 /// The digest of a document's heads.

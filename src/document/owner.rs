@@ -134,6 +134,7 @@ impl Owner {
             Request::Heads { id, reply } => {
                 self.look_at(id, reply, |loaded| loaded.document.heads());
             }
+            Request::Save { id, reply } => self.save(id, reply),
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
                 let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();

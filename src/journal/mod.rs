@@ -11,7 +11,8 @@
 //! # Layout
 //!
 //! `handle` is what others hold; `writer` is the thread that commits what `plan` numbered and
-//! `apply` writes; `ledger` has the conflicts; `reader` answers; `recovery` opens; `scrub` looks for rot; `store` keeps the
+//! `apply` writes; `ledger` has the conflicts; `reader` answers; `recovery` opens; `scrub` looks for rot; `sweep` drops
+//! what nobody needs; `digests` compares; `store` keeps the
 //! database; `table` and `record` fix what the bytes on disk mean.
 //!
 //! # Tables
@@ -41,6 +42,7 @@ mod recovery;
 mod scrub;
 mod shared;
 mod store;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -66,6 +68,7 @@ pub use ledger::{
     LedgerPositionError, LedgerRow, SettledConflict, StoredConflict,
 };
 pub use scrub::ScrubReport;
+pub use sweep::{Allowance, LogView, Swept, Weight};
 
 /// Hears of each durable transaction.
 pub type Publish = Box<dyn FnMut(&Arc<CommitBatch>) + Send>;

@@ -1,7 +1,7 @@
 //! What the writer thread and the handles share besides the database.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use anabranch_crdt::entry::Dot;
@@ -9,6 +9,7 @@ use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
 use anabranch_crdt::version::VersionVector;
 
 use super::Identity;
+use super::apply::Dropped;
 use super::record::{LogRow, OriginRow};
 use super::recovery::Recovered;
 use super::store::Store;
@@ -21,6 +22,8 @@ pub(super) struct Shared {
     pub(super) pending: AtomicU64,
     /// Whether the ledger may have rows: set before the first is written, so never too late.
     pub(super) any_conflicts: AtomicBool,
+    /// Entries that were dropped since the start, and bytes of their records.
+    dropped: (AtomicU64, AtomicU64),
     origins: Mutex<Origins>,
     identity: RwLock<Identity>,
 }
@@ -47,6 +50,7 @@ impl Shared {
             store,
             pending: AtomicU64::new(recovered.pending),
             any_conflicts: AtomicBool::new(recovered.conflicts > 0),
+            dropped: Default::default(),
             origins: Mutex::default(),
             identity: RwLock::new(recovered.identity.clone()),
         };
@@ -79,6 +83,25 @@ impl Shared {
         for (origin, row) in rows {
             origins.known.entry(*origin).or_default().log = row.log;
         }
+    }
+
+    /// Counts what went from the log.
+    pub(super) fn note_dropped(&self, dropped: Dropped) {
+        self.dropped.0.fetch_add(dropped.entries, Ordering::AcqRel);
+        self.dropped.1.fetch_add(dropped.bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn dropped(&self) -> Dropped {
+        let (entries, bytes) = &self.dropped;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        Dropped { entries: count(entries), bytes: count(bytes) }
+    }
+
+    /// Returns the last entry of each origin that was swept.
+    pub(super) fn swept(&self) -> VersionVector {
+        let origins = self.origins();
+        let swept = |(&origin, known): (&Origin, &Known)| Dot { origin, sequence: known.log.swept };
+        origins.known.iter().map(swept).collect()
     }
 
     /// Returns the last entry of each origin that may be gone.

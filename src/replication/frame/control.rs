@@ -197,7 +197,7 @@ fn decode<'a, T: Serialize + Deserialize<'a>>(body: &'a [u8]) -> Result<T, Decod
     Ok(wire)
 }
 
-pub(super) fn pack_vector(vector: &VersionVector) -> Vec<u8> {
+fn pack_vector(vector: &VersionVector) -> Vec<u8> {
     let mut packed = Vec::with_capacity(vector.len() * DOT_BYTES);
     for dot in vector.iter() {
         packed.extend_from_slice(dot.origin.as_bytes());
@@ -206,7 +206,7 @@ pub(super) fn pack_vector(vector: &VersionVector) -> Vec<u8> {
     packed
 }
 
-pub(super) fn unpack_vector(packed: &[u8]) -> Result<VersionVector, DecodeError> {
+fn unpack_vector(packed: &[u8]) -> Result<VersionVector, DecodeError> {
     let (dots, rest) = packed.as_chunks::<DOT_BYTES>();
     check_count(dots.len(), rest)?;
     let dots: Vec<Dot> = dots.iter().map(unpack_dot).collect::<Result<_, _>>()?;

@@ -6,10 +6,8 @@
 
 use anabranch_crdt::bundle::{Bundle, IdRange, MAX_BUNDLE_HEADS};
 use anabranch_crdt::ids::{ChangeHash, DocumentId, Origin, Sequence};
-use anabranch_crdt::version::VersionVector;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::control::{pack_vector, unpack_vector};
 use super::{DecodeError, FORMAT_VERSION, KIND_BUNDLES, KIND_FETCH, KIND_RANGES, KIND_TOO_OLD};
 use crate::replication::reconcile::{
     Ask, AskNumber, BatchNumber, Content, DocumentDigest, Fingerprint, Part, RunId, Want,
@@ -35,8 +33,6 @@ pub enum Ranges {
         number: AskNumber,
         /// The range.
         ask: Ask,
-        /// What a bootstrap will go on from: the receiver is asked to keep its log from there on.
-        hold: Option<VersionVector>,
     },
     /// The answer.
     Answer {
@@ -105,7 +101,7 @@ pub(super) fn decode_too_old(body: Bytes) -> Result<TooOld, DecodeError> {
 pub(super) fn encode_ranges(ranges: &Ranges) -> Bytes {
     let mut out = start(KIND_RANGES);
     match ranges {
-        Ranges::Ask { run, number, ask, hold } => {
+        Ranges::Ask { run, number, ask } => {
             out.put_u8(0);
             out.put_u64(run.0);
             out.put_u32(number.0);
@@ -113,10 +109,6 @@ pub(super) fn encode_ranges(ranges: &Ranges) -> Bytes {
             put_end(&mut out, ask.range.end);
             out.put_u32(ask.count);
             out.put_slice(&ask.fingerprint.0);
-            out.put_u8(u8::from(hold.is_some()));
-            if let Some(vector) = hold {
-                out.put_slice(&pack_vector(vector));
-            }
         }
         Ranges::Answer { run, number, parts } => {
             out.put_u8(1);
@@ -141,8 +133,7 @@ pub(super) fn decode_ranges(body: Bytes) -> Result<Ranges, DecodeError> {
             }
             let (count, fingerprint) = (body.u32()?, Fingerprint(body.array()?));
             let ask = Ask { range, count, fingerprint };
-            let hold = if body.flag()? { Some(unpack_vector(&body.rest())?) } else { None };
-            body.end(Ranges::Ask { run, number, ask, hold })
+            body.end(Ranges::Ask { run, number, ask })
         }
         1 => {
             let count = body.count("parts", MAX_PARTS, 2)?;
@@ -294,10 +285,6 @@ impl Reader {
 
     fn optional_id(&mut self) -> Result<Option<DocumentId>, DecodeError> {
         if self.flag()? { self.id().map(Some) } else { Ok(None) }
-    }
-
-    fn rest(&mut self) -> Bytes {
-        self.0.split_off(0)
     }
 
     /// Reads a count, which what is left must be able to fill.

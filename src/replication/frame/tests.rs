@@ -82,9 +82,10 @@ fn ranges() -> impl Strategy<Value = Ranges> {
             Ask { range: IdRange { first, end }, count, fingerprint: Fingerprint(sum) }
         },
     );
-    let hold = proptest::option::of(vectors());
-    let ask = (any::<u64>(), any::<u32>(), ask, hold).prop_map(|(run, number, ask, hold)| {
-        Ranges::Ask { run: RunId(run), number: AskNumber(number), ask, hold }
+    let ask = (any::<u64>(), any::<u32>(), ask).prop_map(|(run, number, ask)| Ranges::Ask {
+        run: RunId(run),
+        number: AskNumber(number),
+        ask,
     });
     let answer = (any::<u64>(), any::<u32>(), parts()).prop_map(|(run, number, parts)| {
         Ranges::Answer { run: RunId(run), number: AskNumber(number), parts }

@@ -58,14 +58,9 @@ impl Replication {
             let limit = STRETCH_DOCUMENTS;
             turn.effects.push(ReconcileEffect::Digests { ticket, range, limit }.into());
         }
-        let hold = match &run.purpose {
-            Purpose::Bootstrap { goal } => Some(goal.clone()),
-            Purpose::Verify { .. } => None,
-        };
         let due = run.walk.due(now, PATIENCE).map_err(|error| error.to_string())?;
         for (number, ask) in due {
-            let hold = hold.clone();
-            let frame = Frame::Ranges(Ranges::Ask { run: run.id, number, ask, hold });
+            let frame = Frame::Ranges(Ranges::Ask { run: run.id, number, ask });
             send(run, &frame, turn);
         }
         Ok(())

@@ -18,7 +18,7 @@
 //! What the source has before the first question is the goal. When every document that differs has
 //! been adopted, the node has all that the goal includes, and says so ([`ReconcileEffect::Raise`]);
 //! not earlier, so its acknowledgements never claim more than is durable. From there on the log
-//! goes on, which the source holds meanwhile. Nothing but documents is kept of a bootstrap that is
+//! goes on, which its peers keep for it as for every region that is connected. Nothing but documents is kept of a bootstrap that is
 //! cut short: what was adopted is equal, and skipped in the next. If the source goes away, another
 //! one goes on from the same place, towards what both had.
 //!
@@ -57,7 +57,7 @@ pub use walk::AskNumber;
 use super::{Effect, LinkId, Replication, Ticket, Turn};
 use drive::Progress;
 use run::Run;
-use serve::{Lease, Serving};
+use serve::Serving;
 
 /// Bounds and intervals of reconciliation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,6 @@ pub(super) struct Reconcile {
     pub(super) floors: VersionVector,
     run: Option<Run>,
     serving: BTreeMap<Ticket, Serving>,
-    leases: BTreeMap<RegionName, Lease>,
     /// Since when no connected log goes back to what this node lacks.
     blocked: Option<Duration>,
     /// When the next bootstrap may begin, after one that ended early.

@@ -1,7 +1,4 @@
-//! The side that answers: it reads what a peer asks for, and keeps nothing but the promise to hold
-//! its log for a bootstrap.
-
-use std::time::Duration;
+//! The side that answers: it reads what a peer asks for, and keeps nothing of it.
 
 use anabranch_crdt::ids::{Origin, RegionName};
 use anabranch_crdt::version::VersionVector;
@@ -30,13 +27,6 @@ enum Question {
     Give(BatchNumber),
 }
 
-/// A promise to a region that bootstraps from here.
-#[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) from: VersionVector,
-    pub(super) until: Duration,
-}
-
 impl Replication {
     pub(in crate::replication) fn handle_ranges(
         &mut self,
@@ -46,11 +36,7 @@ impl Replication {
         turn: &mut Turn<'_>,
     ) {
         match ranges {
-            Ranges::Ask { run, number, ask, hold } => {
-                if let Some(from) = hold {
-                    let until = turn.monotonic() + LEASE;
-                    self.reconcile.leases.insert(region.clone(), Lease { from, until });
-                }
+            Ranges::Ask { run, number, ask } => {
                 let limit = documents_to_read(&ask, self.listable());
                 let question = Question::Compare(number, ask);
                 let serving = Serving { link: id, region: region.clone(), run, question };
@@ -163,14 +149,6 @@ impl Replication {
         let floor = self.reconcile.floors.sequence(origin);
         turn.send(link, Frame::TooOld(TooOld { origin, floor }).encode());
     }
-
-    /// Returns from where on this node's log must be kept for those that bootstrap from it; `None`
-    /// if nobody does.
-    #[must_use]
-    pub fn held_for_bootstraps(&self, now: Duration) -> Option<VersionVector> {
-        let leases = self.reconcile.leases.values().filter(|lease| lease.until > now);
-        leases.map(|lease| lease.from.clone()).reduce(|one, other| least(&one, &other))
-    }
 }
 
 /// Returns what both vectors include.
@@ -193,7 +171,3 @@ const MAX_SERVED: usize = MAX_ASKS + MAX_BATCHES + 2;
 
 /// Bytes of a frame that lists documents, beside the list.
 const FRAME_BYTES: usize = 64;
-
-/// How long a log is held after the last question of a bootstrap. A source that is asked nothing
-/// for so long is no longer the source.
-const LEASE: Duration = Duration::from_secs(300);
