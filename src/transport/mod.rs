@@ -248,6 +248,15 @@ impl TransportHandle {
         self.published.cluster.clone()
     }
 
+    /// Counts the bytes of the UDP datagrams that the live link to a region has sent and received;
+    /// `None` while there is no link.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown region.
+    pub fn datagram_bytes(&self, region: &RegionName) -> Result<Option<(u64, u64)>, Error> {
+        self.region(region).map(|region| region.datagram_bytes())
+    }
+
     /// Returns a view of the replicas in other regions.
     #[must_use]
     pub fn replicas(&self) -> Replicas {

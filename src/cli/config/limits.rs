@@ -234,6 +234,8 @@ const LIMITS: &[Limit] = &[
         least: 0,
         most: 1_000_000_000,
         set: |limits, value| limits.verify_rate = u32::try_from(value).unwrap_or(u32::MAX),
+    },
+    Limit {
         key: "journal_keep",
         measure: Measure::Millis,
         least: 0,
