@@ -170,7 +170,9 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
         0 => rows.push(Row::Applied(document, of(&model.pending))),
         1 => {
             let (bytes, covers) = (Bytes::from(change.clone()), of(&model.tails));
+            let again = Row::Snapshot { document, bytes: bytes.clone(), covers: Vec::new() };
             rows.push(Row::Snapshot { document, bytes, covers });
+            rows.extend((dice.roll(2) == 0).then_some(again));
         }
         2 => {
             // A conflict is of one document.
