@@ -221,7 +221,7 @@ fn work(journal: &Journal, dice: &mut Dice, states: &mut Vec<Model>) -> usize {
                 Err(_) => return acknowledged,
             }
         }
-        if dice.roll(3) == 0 && sweep(journal, dice).is_err() {
+        if sweep(journal, dice).is_err() {
             return acknowledged;
         }
     }
@@ -296,7 +296,7 @@ fn acknowledged_commits_survive_any_crash() {
         };
         dropped += gone;
     }
-    assert!(dropped > SEEDS, "only {dropped} entries were dropped");
+    assert!(dropped > SEEDS / 2, "only {dropped} entries were dropped");
 }
 
 /// The power fails at each operation of creating a journal in turn. The bytes that are left are
