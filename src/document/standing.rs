@@ -1,7 +1,6 @@
 //! How one document stands here: what it holds, what waits, and what cannot be applied. It is what
 //! two regions compare when one document differs between them.
 
-use anabranch_crdt::document::inspect;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{ChangeHash, DocumentId, DocumentName, Timestamp};
 
@@ -72,13 +71,15 @@ impl Documents {
             changes: row.map_or(0, |row| row.changes),
             heads,
             dots: dots.unwrap_or_default(),
-            held_back: pending.iter().map(held_back).collect(),
+            held_back: pending.iter().map(|entry| self.held_back(entry)).collect(),
             damage,
         })
     }
-}
 
-fn held_back(entry: &Entry) -> HeldBack {
-    let quarantined = inspect(&entry.change).err().map(|error| error.to_string());
-    HeldBack { dot: entry.dot(), admitted: entry.admitted, quarantined }
+    fn held_back(&self, entry: &Entry) -> HeldBack {
+        let dot = entry.dot();
+        let quarantined = self.quarantined().into_iter().find(|quarantined| quarantined.dot == dot);
+        let quarantined = quarantined.map(|quarantined| quarantined.reason);
+        HeldBack { dot, admitted: entry.admitted, quarantined }
+    }
 }

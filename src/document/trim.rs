@@ -39,25 +39,31 @@ use crate::replication::ClusterView;
 pub struct Trimmer {
     documents: Documents,
     cluster: watch::Receiver<Arc<ClusterView>>,
-    figures: Arc<TrimFigures>,
     /// Since when regions are away, as seen from here.
     away: BTreeMap<RegionName, Instant>,
     /// Regions that were left behind and have been told of.
     left_behind: BTreeSet<RegionName>,
 }
 
-/// What trimming came to.
+/// What trimming came to since the start.
 #[derive(Debug, Default)]
-pub struct TrimFigures {
+pub(super) struct TrimFigures {
     left_behind: AtomicU64,
 }
 
-impl TrimFigures {
-    /// Counts how often a region that was away was left behind since the start.
-    #[must_use]
-    pub fn left_behind(&self) -> u64 {
-        self.left_behind.load(Ordering::Relaxed)
-    }
+/// How much there is in the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct JournalFigures {
+    /// Entries of all origins above the floors: those that a peer can catch up by.
+    pub entries: u64,
+    /// Bytes of their changes.
+    pub bytes: u64,
+    /// Entries that were dropped since the start.
+    pub dropped_entries: u64,
+    /// Bytes of their records.
+    pub dropped_bytes: u64,
+    /// How often a region that was away was left behind since the start.
+    pub left_behind: u64,
 }
 
 /// Up to where entries may go.
@@ -100,14 +106,7 @@ impl Trimmer {
     /// Makes the trimmer of a node's journal; the limits of the documents say what is kept.
     #[must_use]
     pub fn new(documents: Documents, cluster: watch::Receiver<Arc<ClusterView>>) -> Self {
-        let (figures, away) = (Arc::default(), BTreeMap::new());
-        Self { documents, cluster, figures, away, left_behind: BTreeSet::new() }
-    }
-
-    /// Returns what trimming comes to, for metrics.
-    #[must_use]
-    pub fn figures(&self) -> Arc<TrimFigures> {
-        Arc::clone(&self.figures)
+        Self { documents, cluster, away: BTreeMap::new(), left_behind: BTreeSet::new() }
     }
 
     /// Trims now and then, for ever.
@@ -213,7 +212,7 @@ impl Trimmer {
         for name in given_up {
             let held = view.region(name).map_or(Sequence::ZERO, |view| view.held.sequence(origin));
             if held < swept.floor && self.left_behind.insert(name.clone()) {
-                self.figures.left_behind.fetch_add(1, Ordering::Relaxed);
+                self.documents.trimmed.left_behind.fetch_add(1, Ordering::Relaxed);
                 warn!(
                     region = %name,
                     "a region that is away lacks entries that are dropped now: when it returns it \
@@ -225,6 +224,21 @@ impl Trimmer {
 }
 
 impl Documents {
+    /// Returns how much there is in the journal, and how much went from it.
+    #[must_use]
+    pub fn journal_figures(&self) -> JournalFigures {
+        let journal = &self.setting.journal;
+        let position = self.position();
+        let (dropped_entries, dropped_bytes) = journal.dropped();
+        JournalFigures {
+            entries: journal.floors().behind(&position.vector),
+            bytes: journal.logs().iter().map(|log| log.bytes).sum(),
+            dropped_entries,
+            dropped_bytes,
+            left_behind: self.trimmed.left_behind.load(Ordering::Relaxed),
+        }
+    }
+
     /// Has snapshots taken of documents that need entries of the log, where that saves room.
     async fn save(&self, documents: Vec<DocumentId>) -> Result<(), Error> {
         for id in documents {

@@ -278,7 +278,7 @@ impl<'t, 'p> Tables<'t, 'p> {
         let needed = made_of.clone();
         touched.make(&mut made_of);
         if !touched.covered.is_empty() {
-            self.drop_covered(&needed, &touched.added, &made_of)?;
+            self.drop_covered(&needed, &touched, &made_of)?;
         }
         let row = touched.row.or(row.as_ref());
         let documents = opened(&mut self.documents, self.transaction, &table::DOCUMENTS)?;
@@ -297,12 +297,13 @@ impl<'t, 'p> Tables<'t, 'p> {
     fn drop_covered(
         &mut self,
         before: &MadeOf,
-        added: &[Dot],
+        touched: &Touched<'_>,
         after: &MadeOf,
     ) -> Result<(), redb::Error> {
         let needs = |dot: &&Dot| after.tail.contains(*dot) || after.kept.contains(*dot);
-        let before = before.tail.iter().chain(&before.kept).chain(added);
-        let free = before.filter(|dot| !needs(dot) && self.swept.contains(**dot));
+        let covered = touched.covered.iter().flat_map(|(covers, _)| covers.iter());
+        let known = before.tail.iter().chain(&before.kept).chain(&touched.added).chain(covered);
+        let free = known.filter(|dot| !needs(dot) && self.swept.contains(**dot));
         let entries = opened(&mut self.entries, self.transaction, &table::ENTRIES)?;
         for dot in free {
             if let Some(value) = entries.remove(&table::entry_key(*dot))? {

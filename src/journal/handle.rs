@@ -27,8 +27,8 @@ use super::table::{CONFLICT_COUNTS, CONFLICT_INDEX};
 use super::writer::{Order, Writer, encoded};
 use super::{
     Commit, CommitError, DocumentRow, Identity, JournalOptions, LedgerCount, LedgerFilter,
-    LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position, ReadError, ScrubReport,
-    SettledConflict, StoredConflict, StoredDocument, digests, reader, scrub, sweep,
+    LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position, ReadError, Salvaged,
+    ScrubReport, SettledConflict, StoredConflict, StoredDocument, digests, reader, scrub, sweep,
 };
 
 /// A handle to the journal; clones are cheap and share the writer thread. The last one that is
@@ -162,6 +162,14 @@ impl Journal {
     /// See [`ReadError`].
     pub fn load(&self, document: DocumentId) -> Result<StoredDocument, ReadError> {
         reader::load(&self.inner.shared, document)
+    }
+
+    /// Reads what can still be read of a document that is damaged. Goes through the whole log.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`] where damage kept it from going on.
+    pub fn salvage(&self, document: DocumentId) -> Result<Salvaged, ReadError> {
+        reader::salvage(&self.inner.shared, document)
     }
 
     /// Reads the entries of a document that its row does not reflect yet.

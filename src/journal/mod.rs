@@ -326,10 +326,22 @@ pub struct StoredDocument {
     pub row: Option<DocumentRow>,
     /// The newest snapshot.
     pub snapshot: Option<Bytes>,
+    /// Whether that one is damaged, and the one before stands in for it; the tail is longer then.
+    /// What came in a bundle since is missing.
+    pub older: bool,
     /// Entries after the snapshot that the row reflects.
     pub tail: Vec<Entry>,
     /// Entries that the row does not reflect yet.
     pub pending: Vec<Entry>,
+}
+
+/// What can still be read of a document, whatever is damaged.
+#[derive(Debug, Clone, Default)]
+pub struct Salvaged {
+    /// The snapshots, the newest first.
+    pub snapshots: Vec<Bytes>,
+    /// Every entry of the document that is on disk.
+    pub entries: Vec<Entry>,
 }
 
 /// One document of a listing.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
-use anabranch_crdt::ids::{Origin, RegionName, Sequence};
+use anabranch_crdt::ids::{DocumentId, Origin, RegionName, Sequence};
 use anabranch_crdt::version::VersionVector;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -24,6 +24,7 @@ use super::refusal::CloseCode;
 use super::replicas::Replicas;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
 
+use crate::document::Documents;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Identity, Journal};
 use crate::replication::reconcile::{ReconcileInput, ReconcileStatus};
@@ -46,6 +47,8 @@ pub(crate) struct Driver {
     /// What operators ask of reconciliation.
     requests: mpsc::Receiver<ReconcileInput>,
     floors: VersionVector,
+    /// When damaged documents were told of.
+    damage_told: Instant,
     effects: Vec<Effect>,
     status: watch::Sender<Arc<Vec<PeerStatus>>>,
     cluster: watch::Sender<Arc<ClusterView>>,
@@ -94,6 +97,7 @@ impl Driver {
             reconciling: Reconciling::new(journal.clone(), hooks.documents.clone()),
             requests,
             floors: VersionVector::new(),
+            damage_told: Instant::now(),
             reconciliation,
             appends: Appends::new(journal.clone()),
             reads: Reads::new(journal.clone()),
@@ -153,6 +157,14 @@ impl Driver {
     fn on_tick(&mut self) {
         self.tell_floors();
         self.publish_status();
+        self.publish_reconciliation();
+        if self.damage_told.elapsed() >= DAMAGE_INTERVAL {
+            self.damage_told = Instant::now();
+            self.tell_damage();
+        }
+    }
+
+    fn publish_reconciliation(&self) {
         let status = self.replication.reconciliation(self.now());
         self.reconciliation.send_if_modified(|published| {
             let changed = **published != status;
@@ -161,6 +173,15 @@ impl Driver {
             }
             changed
         });
+    }
+
+    /// Tells the state machine which own documents cannot be read: other regions have them whole.
+    fn tell_damage(&mut self) {
+        let damaged = self.hooks.documents.as_ref().map(Documents::damaged).unwrap_or_default();
+        let documents: Vec<DocumentId> = damaged.iter().map(|damaged| damaged.document).collect();
+        if !documents.is_empty() {
+            self.handle(Input::Reconcile(ReconcileInput::Damaged { documents }));
+        }
     }
 
     /// Tells the state machine how far back the own log goes, if that has changed.
@@ -179,7 +200,11 @@ impl Driver {
             let vector = self.journal.position().borrow().vector.clone();
             self.handle(Input::Committed { local: Vec::new(), vector });
         }
+        let raised = matches!(input, ReconcileInput::Raised { .. });
         self.handle(Input::Reconcile(input));
+        if raised {
+            self.publish_reconciliation();
+        }
     }
 
     fn on_news(&mut self, news: News) {
@@ -492,6 +517,9 @@ const BUSY_READS: usize = 64;
 
 /// Requests of operators that wait; more wait with whoever asks.
 const MAX_REQUESTS: usize = 16;
+
+/// How often damaged documents are told of, as long as there are any.
+const DAMAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often what is known of the peers is published.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
