@@ -2,6 +2,7 @@
 //! should be: taken over, found, told and repaired.
 
 use std::fs;
+use std::path::Path;
 
 use anabranch::journal::{Allowance, Journal, JournalOptions};
 use anabranch_crdt::ids::{ClusterId, DocumentId, Origin, RegionName, Timestamp};
@@ -19,32 +20,41 @@ async fn write_many(client: &Client, prefix: &str, count: u64) {
     }
 }
 
-/// Makes the log of a stopped region start behind what it has of others, as after years.
+/// Whose entries a log is to have no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Everybodys,
+    Others,
+}
+
+/// Makes the log of a stopped region start behind what it has, as after years. Blocks.
+pub(crate) fn sweep_log(data: &Path, cluster: ClusterId, region: RegionName, whose: Whose) {
+    let options = JournalOptions {
+        cluster,
+        region,
+        cache_bytes: 1 << 20,
+        new_origin: Box::new(|| Origin::from_bytes([7; 16])),
+        publish: Box::new(|_| {}),
+    };
+    let journal = Journal::open(data, options).unwrap();
+    let own = journal.origin();
+    let vector = journal.position().borrow().vector.clone();
+    let swept = |origin: Origin| whose == Whose::Everybodys || origin != own;
+    for dot in vector.iter().filter(|dot| swept(dot.origin)) {
+        let all = (dot.sequence, Timestamp::MAX);
+        let allowance =
+            Allowance { origin: dot.origin, everywhere: all, elsewhere: all, excess: 0 };
+        while journal.sweep(allowance).unwrap().seen > 0 {}
+        assert_eq!(journal.floors().sequence(dot.origin), dot.sequence);
+    }
+    journal.close();
+}
+
 async fn forget_the_log_of_others(cluster: &Cluster, name: &str) {
     let data = cluster.data(name);
     let settings = cluster.settings(name);
-    let (id, region): (ClusterId, RegionName) = (settings.cluster, settings.region);
-    let forget = move || {
-        let options = JournalOptions {
-            cluster: id,
-            region,
-            cache_bytes: 1 << 20,
-            new_origin: Box::new(|| Origin::from_bytes([7; 16])),
-            publish: Box::new(|_| {}),
-        };
-        let journal = Journal::open(&data, options).unwrap();
-        let own = journal.origin();
-        let vector = journal.position().borrow().vector.clone();
-        for dot in vector.iter().filter(|dot| dot.origin != own) {
-            let all = (dot.sequence, Timestamp::MAX);
-            let allowance =
-                Allowance { origin: dot.origin, everywhere: all, elsewhere: all, excess: 0 };
-            while journal.sweep(allowance).unwrap().seen > 0 {}
-            assert_eq!(journal.floors().sequence(dot.origin), dot.sequence);
-        }
-        journal.close();
-    };
-    tokio::task::spawn_blocking(forget).await.unwrap();
+    let sweep = move || sweep_log(&data, settings.cluster, settings.region, Whose::Others);
+    tokio::task::spawn_blocking(sweep).await.unwrap();
 }
 
 /// Loses a document of a stopped region, or makes its record rot.

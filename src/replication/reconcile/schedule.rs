@@ -27,8 +27,11 @@ impl Replication {
             return;
         }
         let Some(peer) = self.peers.get_mut(region) else { return };
+        if floor > peer.known.sequence(origin) {
+            // It is told again once the peer has said that it has so much.
+            return;
+        }
         peer.floors.raise(origin, floor);
-        peer.known.raise(origin, floor);
         self.note_answer_end(origin, id, turn);
         // Another one may have it still.
         self.note_gap(origin, turn.monotonic(), turn);
@@ -195,7 +198,11 @@ impl Replication {
             return;
         }
         let now = turn.monotonic();
-        let regions: Vec<RegionName> = self.greeted().map(|(region, ..)| region.clone()).collect();
+        let waits = |region: &RegionName| {
+            self.reconcile.verify_due.get(region).is_some_and(|due| *due > now)
+        };
+        let regions = self.greeted().map(|(region, ..)| region).filter(|region| !waits(region));
+        let regions: Vec<RegionName> = regions.cloned().collect();
         for region in regions {
             let due = *self.reconcile.verify_due.entry(region.clone()).or_insert(now + interval);
             if due > now {
