@@ -11,7 +11,7 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
-use crate::document::ClockStatus;
+use crate::document::{ClockStatus, JournalFigures};
 use crate::replication::PeerStatus;
 use crate::replication::reconcile::{ReconcileStatus, Totals};
 
@@ -25,6 +25,8 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
     let figures = Figures {
         region: state.0.region.as_str(),
         clock: state.0.sources.clock.status(),
+        journal: state.documents().journal_figures(),
+        ailing: [state.documents().damaged().len(), state.documents().quarantined().len()],
         peers: &peers,
         replicas: &state.0.sources.replicas.status(),
     };
@@ -37,6 +39,9 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
 struct Figures<'a> {
     region: &'a str,
     clock: ClockStatus,
+    journal: JournalFigures,
+    /// Documents that are damaged, and entries that cannot be applied.
+    ailing: [usize; 2],
     peers: &'a [PeerStatus],
     replicas: &'a ReconcileStatus,
 }
@@ -47,6 +52,7 @@ impl Figures<'_> {
         self.expose_clock(&mut text);
         self.expose_replication(&mut text);
         self.expose_replicas(&mut text);
+        self.expose_journal(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -78,6 +84,36 @@ impl Figures<'_> {
         for peer in self.peers {
             let warnings = self.clock.warnings.get(&peer.region).copied().unwrap_or_default();
             text.sample(name, &[("peer_region", peer.region.as_str())], warnings);
+        }
+    }
+
+    fn expose_journal(&self, text: &mut Exposition) {
+        let JournalFigures { entries, bytes, dropped_entries, dropped_bytes, left_behind } =
+            self.journal;
+        let [damaged, quarantined] = self.ailing.map(|count| count as u64);
+        let figures = [
+            ("entries", "gauge", "Entries that a region can catch up by.", entries),
+            ("bytes", "gauge", "Bytes of the changes in them.", bytes),
+            (
+                "dropped_entries_total",
+                "counter",
+                "Entries dropped since the start.",
+                dropped_entries,
+            ),
+            ("dropped_bytes_total", "counter", "Bytes of their records.", dropped_bytes),
+            (
+                "regions_left_behind_total",
+                "counter",
+                "How often entries were dropped that a region lacked which was away.",
+                left_behind,
+            ),
+            ("damaged_documents", "gauge", "Documents found damaged and not yet mended.", damaged),
+            ("quarantined_entries", "gauge", "Entries that cannot be applied.", quarantined),
+        ];
+        for (name, kind, help, value) in figures {
+            let name = format!("anabranch_journal_{name}");
+            text.family(&name, kind, help);
+            text.sample(&name, &[], value);
         }
     }
 
@@ -224,7 +260,16 @@ mod tests {
             totals: Totals { adopted: 5, broken: 2, ..Totals::default() },
             ..ReconcileStatus::default()
         };
-        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent], replicas };
+        let journal = JournalFigures {
+            entries: 10,
+            bytes: 11,
+            dropped_entries: 12,
+            dropped_bytes: 13,
+            left_behind: 14,
+        };
+        let (ailing, peers) = ([15, 16], &[peer, silent]);
+        let region = "eu-west";
+        let figures = Figures { region, clock, journal, ailing, peers, replicas };
         let text = figures.expose();
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let build = format!(
@@ -256,6 +301,13 @@ mod tests {
             "anabranch_bootstrap_active 0",
             "anabranch_bootstrap_progress_ratio 0",
             "anabranch_bootstrap_eta_seconds 0",
+            "anabranch_journal_entries 10",
+            "anabranch_journal_bytes 11",
+            "anabranch_journal_dropped_entries_total 12",
+            "anabranch_journal_dropped_bytes_total 13",
+            "anabranch_journal_regions_left_behind_total 14",
+            "anabranch_journal_damaged_documents 15",
+            "anabranch_journal_quarantined_entries 16",
             &build,
         ];
         assert_eq!(samples, expected);

@@ -199,10 +199,10 @@ impl Owner {
             return Ok((Adopted::Waiting(missing), Outcome::default()));
         }
         let mut outcome = setting.scene(&policies, origin, |scene| {
-            loaded.take_in(bundle, scene)?;
+            let mut outcome = loaded.take_in(bundle, scene)?;
             loaded.apply_salvaged(&salvaged, scene.policies);
             let whole = loaded.redecide(Reach::Whole, scene).map_err(|error| error.to_string())?;
-            let mut outcome = whole.1;
+            outcome.extend(whole.1);
             loaded.show(scene, &mut outcome);
             Ok::<_, String>(outcome)
         })?;

@@ -449,7 +449,15 @@ impl From<ReadError> for Error {
             ReadError::TooOld { .. } => (ErrorKind::Gone, "history_gone"),
             ReadError::Storage(_) => (ErrorKind::Unavailable, "journal_unreadable"),
         };
-        Self::new(kind, code, error.to_string()).with_source(error)
+        let message = match &error {
+            ReadError::Corrupt { .. } | ReadError::Storage(_) => error.to_string(),
+            ReadError::TooOld { .. } => {
+                "the journal no longer reaches back to there: list the documents, then follow from \
+                 the token that came with this"
+                    .to_owned()
+            }
+        };
+        Self::new(kind, code, message).with_source(error)
     }
 }
 

@@ -5,6 +5,7 @@ mod bundles;
 mod ledger;
 mod settings;
 mod settling;
+mod trimming;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

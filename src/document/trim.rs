@@ -43,6 +43,7 @@ pub struct Trimmer {
     away: BTreeMap<RegionName, Instant>,
     /// Regions that were left behind and have been told of.
     left_behind: BTreeSet<RegionName>,
+    patience: Duration,
 }
 
 /// What trimming came to since the start.
@@ -106,7 +107,16 @@ impl Trimmer {
     /// Makes the trimmer of a node's journal; the limits of the documents say what is kept.
     #[must_use]
     pub fn new(documents: Documents, cluster: watch::Receiver<Arc<ClusterView>>) -> Self {
-        Self { documents, cluster, away: BTreeMap::new(), left_behind: BTreeSet::new() }
+        let (away, left_behind) = (BTreeMap::new(), BTreeSet::new());
+        Self { documents, cluster, away, left_behind, patience: PATIENCE }
+    }
+
+    /// Sets how long a region has to be away before it may be left behind. Default 10 min: a region
+    /// that is back after an outage of all is heard of within seconds.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// Trims now and then, for ever.
@@ -158,7 +168,7 @@ impl Trimmer {
         let now = Instant::now();
         let since =
             names.into_iter().map(|name| (*self.away.entry(name.clone()).or_insert(now), name));
-        let given_up = since.filter(|(since, _)| now.duration_since(*since) >= PATIENCE);
+        let given_up = since.filter(|(since, _)| now.duration_since(*since) >= self.patience);
         given_up.map(|(_, name)| name).collect()
     }
 
@@ -317,8 +327,7 @@ const PERIOD: Duration = Duration::from_secs(30);
 /// How many times as long as a step took it rests after it.
 const REST: u32 = 3;
 
-/// So long a region has to be away before anything goes that it lacks, however old that is: a
-/// region that is back after an outage of all is heard of within seconds.
+/// See [`Trimmer::patience`].
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// With fewer entries, two snapshots are never smaller; then nothing is loaded to find that out.
@@ -326,3 +335,55 @@ const FEWEST_ENTRIES: u64 = 3;
 
 /// Snapshots that are kept of each document.
 const GENERATIONS: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use anabranch_crdt::entry::Dot;
+
+    use super::*;
+    use crate::replication::{MemberState, RegionView};
+
+    fn region(name: &str, state: MemberState, held: &[(u8, u64)]) -> RegionView {
+        let dot = |&(origin, sequence): &(u8, u64)| Dot {
+            origin: Origin::from_bytes([origin; 16]),
+            sequence: Sequence(sequence),
+        };
+        RegionView {
+            region: name.parse().unwrap(),
+            state,
+            connected: true,
+            origin: None,
+            held: Arc::new(held.iter().map(dot).collect()),
+            as_of: None,
+        }
+    }
+
+    #[test]
+    fn a_region_holds_back_what_it_lacks_until_it_is_given_up() {
+        let view = ClusterView {
+            regions: vec![
+                region("eu-west", MemberState::Active, &[(1, 9), (2, 9)]),
+                region("us-east", MemberState::Draining, &[(1, 7), (2, 9)]),
+                region("ap-south", MemberState::Active, &[(1, 3)]),
+                region("gone", MemberState::Forgotten, &[]),
+            ],
+        };
+        let reach = Reach::of(&view, &BTreeSet::new());
+        let [one, two] = [1, 2].map(|byte| Origin::from_bytes([byte; 16]));
+        let ages = Ages { kept: Timestamp(50), waited_for: Timestamp(5) };
+        let upto = |reach: &Reach, origin| {
+            let allowance = reach.allowance(origin, ages, 11);
+            assert_eq!((allowance.origin, allowance.excess), (origin, 11));
+            assert_eq!(
+                (allowance.everywhere.1, allowance.elsewhere.1),
+                (Timestamp(50), Timestamp(5))
+            );
+            (allowance.everywhere.0.0, allowance.elsewhere.0.0)
+        };
+        assert_eq!((upto(&reach, one), upto(&reach, two)), ((3, 3), (0, 0)));
+        let reach = Reach::of(&view, &["ap-south".parse().unwrap()].into());
+        assert_eq!((upto(&reach, one), upto(&reach, two)), ((3, 7), (0, 9)));
+        let nothing = Reach::of(&ClusterView::default(), &BTreeSet::new());
+        assert_eq!(upto(&nothing, one), (0, 0), "nothing is known");
+    }
+}

@@ -449,6 +449,12 @@ impl Journal {
         self.inner.close();
     }
 
+    /// Damages a record, for tests of what is made of that.
+    #[cfg(test)]
+    pub(crate) fn rot(&self, table: &str, key: &[u8]) {
+        self.inner.shared.rot(table, key);
+    }
+
     pub(super) fn start(
         store: Store,
         recovered: Recovered,

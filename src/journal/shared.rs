@@ -111,6 +111,24 @@ impl Shared {
         origins.known.iter().map(floor).collect()
     }
 
+    /// Writes a record whose hash does not match over another one.
+    #[cfg(test)]
+    pub(super) fn rot(&self, table: &str, key: &[u8]) {
+        use super::table::{DOCUMENTS, SNAPSHOTS};
+        let rotten: &[u8] = &[1; 60];
+        let write = |transaction: &redb::WriteTransaction| {
+            if table == DOCUMENTS.name {
+                let key: &[u8; 16] = key.try_into().expect("a test gives a key");
+                transaction.open_table(DOCUMENTS.definition)?.insert(key, rotten)?;
+            } else {
+                let key: &[u8; 17] = key.try_into().expect("a test gives a key");
+                transaction.open_table(SNAPSHOTS.definition)?.insert(key, rotten)?;
+            }
+            Ok(())
+        };
+        self.store.write(write).expect("the test's disk takes it");
+    }
+
     pub(super) fn name_origin(&self, origin: Origin, region: &RegionName) {
         let mut origins = self.origins();
         let known = origins.known.entry(origin).or_default();

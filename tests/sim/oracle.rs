@@ -69,6 +69,8 @@ impl Oracle {
                 }
             }
             Frame::Names(_) => {}
+            // What is said of whole documents is checked where there are any.
+            Frame::TooOld(_) | Frame::Ranges(_) | Frame::Fetch(_) | Frame::Bundles(_) => {}
         }
     }
 
