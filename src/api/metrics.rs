@@ -230,12 +230,32 @@ mod tests {
 
     use super::*;
 
+    const MEASURED: MeasuredClock =
+        MeasuredClock { offset: ClockOffset(-1_500_000), round_trip: Duration::from_millis(80) };
+
+    const JOURNAL: JournalFigures = JournalFigures {
+        entries: 10,
+        bytes: 11,
+        dropped_entries: 12,
+        dropped_bytes: 13,
+        left_behind: 14,
+    };
+
+    const OF_REPLICAS: [&str; 10] = [
+        "anabranch_reconcile_bootstraps_total 0",
+        "anabranch_reconcile_adopted_documents_total 5",
+        "anabranch_reconcile_compared_documents_total 0",
+        "anabranch_reconcile_verifications_total 0",
+        "anabranch_reconcile_broken_documents_total 2",
+        "anabranch_reconcile_repaired_documents_total 0",
+        "anabranch_reconcile_bytes_total 0",
+        "anabranch_bootstrap_active 0",
+        "anabranch_bootstrap_progress_ratio 0",
+        "anabranch_bootstrap_eta_seconds 0",
+    ];
+
     #[test]
     fn figures_are_exposed_with_help_and_type() {
-        let measured = MeasuredClock {
-            offset: ClockOffset(-1_500_000),
-            round_trip: Duration::from_millis(80),
-        };
         let peer = PeerStatus {
             region: "ap-south".parse().unwrap(),
             connected: true,
@@ -243,7 +263,7 @@ mod tests {
             seconds_behind: 1.5,
             entries_missing: 3,
             last_error: None,
-            clock: Some(measured),
+            clock: Some(MEASURED),
         };
         let silent = PeerStatus {
             region: "us-east".parse().unwrap(),
@@ -260,18 +280,14 @@ mod tests {
             totals: Totals { adopted: 5, broken: 2, ..Totals::default() },
             ..ReconcileStatus::default()
         };
-        let journal = JournalFigures {
-            entries: 10,
-            bytes: 11,
-            dropped_entries: 12,
-            dropped_bytes: 13,
-            left_behind: 14,
-        };
         let (ailing, peers) = ([15, 16], &[peer, silent]);
         let region = "eu-west";
-        let figures = Figures { region, clock, journal, ailing, peers, replicas };
+        let figures = Figures { region, clock, journal: JOURNAL, ailing, peers, replicas };
         let text = figures.expose();
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let (replicas, samples): (Vec<&str>, Vec<&str>) =
+            samples.partition(|line| OF_REPLICAS.contains(line));
+        assert_eq!(replicas, OF_REPLICAS);
         let build = format!(
             "anabranch_build_info{{version=\"{}\",region=\"eu-west\"}} 1",
             env!("CARGO_PKG_VERSION")
@@ -291,16 +307,6 @@ mod tests {
             "anabranch_replication_seconds_behind{peer_region=\"us-east\"} 1.5",
             "anabranch_replication_entries_missing{peer_region=\"ap-south\"} 3",
             "anabranch_replication_entries_missing{peer_region=\"us-east\"} 3",
-            "anabranch_reconcile_bootstraps_total 0",
-            "anabranch_reconcile_adopted_documents_total 5",
-            "anabranch_reconcile_compared_documents_total 0",
-            "anabranch_reconcile_verifications_total 0",
-            "anabranch_reconcile_broken_documents_total 2",
-            "anabranch_reconcile_repaired_documents_total 0",
-            "anabranch_reconcile_bytes_total 0",
-            "anabranch_bootstrap_active 0",
-            "anabranch_bootstrap_progress_ratio 0",
-            "anabranch_bootstrap_eta_seconds 0",
             "anabranch_journal_entries 10",
             "anabranch_journal_bytes 11",
             "anabranch_journal_dropped_entries_total 12",

@@ -48,6 +48,7 @@ fn a_region_that_is_killed_while_it_takes_over_begins_again_and_ends() {
     let region = "east".parse().unwrap();
     sweep_log(&topology.path("east"), CLUSTER.parse().unwrap(), region, Whose::Everybodys);
     let _east = topology.serve("east");
+    let mut http = topology.http("east");
 
     let mut killed = 0;
     let west = loop {

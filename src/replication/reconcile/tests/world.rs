@@ -32,7 +32,6 @@ pub(super) struct Disk {
 }
 
 pub(super) struct Node {
-    pub(super) name: RegionName,
     pub(super) origin: Origin,
     pub(super) disk: Disk,
     pub(super) machine: Replication,
@@ -92,7 +91,6 @@ fn machine(number: usize, count: usize, vector: VersionVector) -> Replication {
 impl World {
     pub(super) fn new(count: usize) -> Self {
         let node = |number| Node {
-            name: region(number),
             origin: origin(number),
             disk: Disk::default(),
             machine: machine(number, count, VersionVector::new()),
