@@ -24,12 +24,12 @@ use crate::api::{self, ApiState, Sources};
 use crate::consistency::Consistency;
 use crate::document::{
     Closed, Collections, Documents, Door, Doorbell, NodeClock, OwnerQueues, Owners, Redecider,
-    Retention, Seeded, Setting, WallClock, owner_queues,
+    Retention, Seeded, Setting, Trimmer, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError, Start};
 use crate::leaf;
-use crate::replication::{Member, MemberState, Members, PeerStatus};
+use crate::replication::{Member, MemberState, Members, PeerStatus, decode_members};
 use crate::settings::{RegionSettings, Settings};
 use crate::subscription::{Changes, ConflictBell, Conflicts};
 use crate::transport::{
@@ -149,10 +149,16 @@ impl NodeBuilder {
                     .map_err(|_| failed("the journal panicked when it took a new origin"))??;
             }
             // Nobody else has the data, and the file is the one that this node left.
-            Start::Kept { .. } if self.settings.regions.len() < 2 => {}
+            Start::Kept { .. } if self.is_alone(journal)? => {}
             Start::Kept { .. } => journal.hold(),
         }
         Ok(())
+    }
+
+    /// Tells whether no other region was ever known, nor is to be found.
+    fn is_alone(&self, journal: &Journal) -> Result<bool, Error> {
+        let told = self.settings.regions.len() > 1 || !self.settings.joining.ask.is_empty();
+        Ok(!told && journal.members()?.is_none_or(|stored| is_one_member(&stored)))
     }
 
     fn documents(
@@ -265,6 +271,7 @@ impl NodeBuilder {
             }),
             standing: Arc::new(move |members| door.set(closed(members))),
             leaf: Some(Arc::new(leaves)),
+            documents: Some(storage.documents.clone()),
         }
     }
 }
@@ -342,6 +349,7 @@ impl Node {
             documents: documents.clone(),
             changes: parts.changes.clone(),
             peers: handle.status(),
+            replicas: handle.replicas(),
             clock: parts.storage.clock.clone(),
             consistency: consistency.clone(),
             door: parts.storage.door.clone(),
@@ -361,6 +369,7 @@ impl Node {
         chores.spawn(Redecider::new(documents.clone()).run().in_current_span());
         let members = handle.members();
         let peers = move || members.borrow().others().count();
+        chores.spawn(Trimmer::new(documents.clone(), handle.cluster()).run().in_current_span());
         chores.spawn(Retention::new(documents, peers).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })
@@ -472,6 +481,11 @@ fn failed(what: &str) -> Error {
 }
 
 /// Tells why a region that stands like this takes no writes, if it takes none.
+/// A table that cannot be read is one of who knows how many.
+fn is_one_member(stored: &[u8]) -> bool {
+    decode_members(stored).is_ok_and(|members| members.len() < 2)
+}
+
 fn closed(members: &Members) -> Option<Closed> {
     let standing = members.own_standing();
     let own = members.own();

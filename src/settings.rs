@@ -116,6 +116,20 @@ pub struct Limits {
     pub conflict_age: Duration,
     /// Settled conflicts in the ledger; the oldest of more are dropped. Default 1,000,000.
     pub conflict_rows: u64,
+    /// Time between two comparisons of this node's documents with those of a region; zero for
+    /// none. Default 1 h.
+    pub verify_interval: Duration,
+    /// Documents that such a comparison reads in a second at most; zero for no limit.
+    /// Default 10,000.
+    pub verify_rate: u32,
+    /// How long entries stay in the journal that every region has; change feeds and tokens reach
+    /// back as far. Default 1 day.
+    pub journal_keep: Duration,
+    /// How long entries stay in the journal for a region that is away. Default 7 days.
+    pub journal_age: Duration,
+    /// Bytes of changes in the journal; of more, the oldest go that only regions lack which are
+    /// away. Default 4 GiB.
+    pub journal_bytes: u64,
 }
 
 impl Limits {
@@ -156,6 +170,11 @@ impl Default for Limits {
             clock_skew: Duration::from_secs(1),
             conflict_age: Duration::from_secs(90 * 24 * 3_600),
             conflict_rows: 1_000_000,
+            verify_interval: Duration::from_secs(3_600),
+            verify_rate: 10_000,
+            journal_keep: Duration::from_secs(24 * 3_600),
+            journal_age: Duration::from_secs(7 * 24 * 3_600),
+            journal_bytes: 4 << 30,
         }
     }
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::subscription::{ChangeEvent, Follower};
 
 use super::request::{Query, accepts, bad_query};
@@ -79,9 +79,22 @@ fn start(state: &ApiState, since: Since) -> Result<(VersionVector, String), Prob
         }
         Since::Token(token) => session::vector(&token)?,
     };
+    state.0.sources.changes.check(&vector).map_err(|error| gone(state, error))?;
     // Written anew, so that nothing of the request's own text gets into a header.
     let token = token::encode(&vector);
     Ok((vector, token))
+}
+
+/// Tells someone who comes too late from where to follow: whoever lists the documents after this
+/// misses nothing.
+fn gone(state: &ApiState, error: Error) -> Problem {
+    let gone = error.kind() == ErrorKind::Gone;
+    let problem = Problem::from(error);
+    if !gone {
+        return problem;
+    }
+    let token = state.documents().position().token.clone();
+    problem.with_member("token", token.into())
 }
 
 /// What a request wants to follow.
@@ -183,7 +196,7 @@ impl Feed {
             }
             Err(error) => {
                 self.failed = true;
-                self.format.error(&Problem::from(error), out);
+                self.format.error(&gone(&self.state, error), out);
             }
         }
     }

@@ -13,7 +13,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
 use crate::consistency::Lag;
-use crate::document::{ClockStatus, OriginStatus};
+use crate::document::{ClockStatus, JournalFigures, OriginStatus};
+use crate::replication::reconcile::{ReconcileStatus, Totals};
 use crate::replication::{PeerStatus, Traffic};
 
 use super::request::no_query;
@@ -27,8 +28,11 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
         region: state.0.region.as_str(),
         clock: state.0.sources.clock.status(),
         origin: state.documents().origin_status(),
-        peers: &peers,
         consistency: Concerns::of(&state),
+        journal: state.documents().journal_figures(),
+        ailing: [state.documents().damaged().len(), state.documents().quarantined().len()],
+        peers: &peers,
+        replicas: &state.0.sources.replicas.status(),
     };
     let mut response = Response::new(Body::from(figures.expose()));
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
@@ -40,8 +44,12 @@ struct Figures<'a> {
     region: &'a str,
     clock: ClockStatus,
     origin: OriginStatus,
-    peers: &'a [PeerStatus],
     consistency: Concerns,
+    journal: JournalFigures,
+    /// Documents that are damaged, and entries that cannot be applied.
+    ailing: [usize; 2],
+    peers: &'a [PeerStatus],
+    replicas: &'a ReconcileStatus,
 }
 
 /// What requests asked of other regions, and whether they got it.
@@ -78,6 +86,8 @@ impl Figures<'_> {
         self.expose_replication(&mut text);
         self.expose_consistency(&mut text);
         self.expose_origin(&mut text);
+        self.expose_replicas(&mut text);
+        self.expose_journal(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -109,6 +119,36 @@ impl Figures<'_> {
         for peer in self.peers {
             let warnings = self.clock.warnings.get(&peer.region).copied().unwrap_or_default();
             text.sample(name, &[("peer_region", peer.region.as_str())], warnings);
+        }
+    }
+
+    fn expose_journal(&self, text: &mut Exposition) {
+        let JournalFigures { entries, bytes, dropped_entries, dropped_bytes, left_behind } =
+            self.journal;
+        let [damaged, quarantined] = self.ailing.map(|count| count as u64);
+        let figures = [
+            ("entries", "gauge", "Entries that a region can catch up by.", entries),
+            ("bytes", "gauge", "Bytes of the changes in them.", bytes),
+            (
+                "dropped_entries_total",
+                "counter",
+                "Entries dropped since the start.",
+                dropped_entries,
+            ),
+            ("dropped_bytes_total", "counter", "Bytes of their records.", dropped_bytes),
+            (
+                "regions_left_behind_total",
+                "counter",
+                "How often entries were dropped that a region lacked which was away.",
+                left_behind,
+            ),
+            ("damaged_documents", "gauge", "Documents found damaged and not yet mended.", damaged),
+            ("quarantined_entries", "gauge", "Entries that cannot be applied.", quarantined),
+        ];
+        for (name, kind, help, value) in figures {
+            let name = format!("anabranch_journal_{name}");
+            text.family(&name, kind, help);
+            text.sample(&name, &[], value);
         }
     }
 
@@ -193,6 +233,40 @@ impl Figures<'_> {
         text.sample(name, &[], self.origin.renewals);
     }
 
+    fn expose_replicas(&self, text: &mut Exposition) {
+        let Totals { bootstraps, adopted, compared, verifications, broken, repaired, bytes } =
+            self.replicas.totals;
+        let totals = [
+            ("bootstraps", "Bootstraps from another region that came to their end.", bootstraps),
+            ("adopted_documents", "Documents taken over whole from other regions.", adopted),
+            ("compared_documents", "Documents compared with another region's.", compared),
+            ("verifications", "Comparisons of all documents with a region.", verifications),
+            ("broken_documents", "Documents of which a replica was found broken.", broken),
+            ("repaired_documents", "Documents found broken that are equal again.", repaired),
+            ("bytes", "Bytes of frames that this took, in both directions.", bytes),
+        ];
+        for (name, help, value) in totals {
+            let name = format!("anabranch_reconcile_{name}_total");
+            text.family(&name, "counter", help);
+            text.sample(&name, &[], value);
+        }
+        let bootstrap = self.replicas.bootstrap.as_ref();
+        let gauges = [
+            ("active", "1 while this region takes over what it lacks.", bootstrap.map(|_| 1.0)),
+            ("progress_ratio", "How far it is, from 0 to 1.", bootstrap.map(|b| b.progress)),
+            (
+                "eta_seconds",
+                "How long it will take from now on.",
+                bootstrap.and_then(|bootstrap| bootstrap.eta_seconds),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let name = format!("anabranch_bootstrap_{name}");
+            text.family(&name, "gauge", help);
+            text.sample(&name, &[], value.unwrap_or_default());
+        }
+    }
+
     /// Adds a gauge with one sample for each peer that has it.
     fn per_peer<T: Display>(
         &self,
@@ -249,12 +323,32 @@ mod tests {
     use super::*;
     use crate::replication::Standing;
 
+    const MEASURED: MeasuredClock =
+        MeasuredClock { offset: ClockOffset(-1_500_000), round_trip: Duration::from_millis(80) };
+
+    const JOURNAL: JournalFigures = JournalFigures {
+        entries: 10,
+        bytes: 11,
+        dropped_entries: 12,
+        dropped_bytes: 13,
+        left_behind: 14,
+    };
+
+    const OF_REPLICAS: [&str; 10] = [
+        "anabranch_reconcile_bootstraps_total 0",
+        "anabranch_reconcile_adopted_documents_total 5",
+        "anabranch_reconcile_compared_documents_total 0",
+        "anabranch_reconcile_verifications_total 0",
+        "anabranch_reconcile_broken_documents_total 2",
+        "anabranch_reconcile_repaired_documents_total 0",
+        "anabranch_reconcile_bytes_total 0",
+        "anabranch_bootstrap_active 0",
+        "anabranch_bootstrap_progress_ratio 0",
+        "anabranch_bootstrap_eta_seconds 0",
+    ];
+
     #[test]
     fn figures_are_exposed_with_help_and_type() {
-        let measured = MeasuredClock {
-            offset: ClockOffset(-1_500_000),
-            round_trip: Duration::from_millis(80),
-        };
         let peer = PeerStatus {
             region: "ap-south".parse().unwrap(),
             standing: Standing::ACTIVE,
@@ -264,7 +358,7 @@ mod tests {
             seconds_behind: 1.5,
             entries_missing: 3,
             last_error: None,
-            clock: Some(measured),
+            clock: Some(MEASURED),
             traffic: Traffic {
                 entry_bytes_sent: 70,
                 entry_bytes_received: 90,
@@ -290,10 +384,20 @@ mod tests {
             lag: Some(0.5),
         };
         let origin = OriginStatus { settled: true, renewals: 2 };
-        let peers = &[peer, silent];
-        let figures = Figures { region: "eu-west", clock, origin, peers, consistency };
+        let replicas = &ReconcileStatus {
+            totals: Totals { adopted: 5, broken: 2, ..Totals::default() },
+            ..ReconcileStatus::default()
+        };
+        let (ailing, peers) = ([15, 16], &[peer, silent]);
+        let region = "eu-west";
+        let journal = JOURNAL;
+        let figures =
+            Figures { region, clock, origin, consistency, journal, ailing, peers, replicas };
         let text = figures.expose();
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let (replicas, samples): (Vec<&str>, Vec<&str>) =
+            samples.partition(|line| OF_REPLICAS.contains(line));
+        assert_eq!(replicas, OF_REPLICAS);
         let build = format!(
             "anabranch_build_info{{version=\"{}\",region=\"eu-west\"}} 1",
             env!("CARGO_PKG_VERSION")
@@ -326,6 +430,13 @@ mod tests {
             "anabranch_replication_duplicate_bytes_received_total{peer_region=\"us-east\"} 10",
             "anabranch_origin_settled 1",
             "anabranch_origin_renewals_total 2",
+            "anabranch_journal_entries 10",
+            "anabranch_journal_bytes 11",
+            "anabranch_journal_dropped_entries_total 12",
+            "anabranch_journal_dropped_bytes_total 13",
+            "anabranch_journal_regions_left_behind_total 14",
+            "anabranch_journal_damaged_documents 15",
+            "anabranch_journal_quarantined_entries 16",
             &build,
         ];
         assert_eq!(samples, expected);

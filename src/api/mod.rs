@@ -21,6 +21,7 @@ mod listing;
 mod metrics;
 mod precondition;
 mod regions;
+mod replicas;
 mod reply;
 mod request;
 mod serve;
@@ -46,6 +47,7 @@ use crate::document::{Documents, Door, NodeClock};
 use crate::replication::PeerStatus;
 use crate::settings::{Limits, Settings};
 use crate::subscription::{Changes, Conflicts};
+use crate::transport::Replicas;
 use crate::transport::TransportHandle;
 
 use self::body::Intake;
@@ -65,6 +67,8 @@ pub struct Sources {
     pub peers: watch::Receiver<Arc<Vec<PeerStatus>>>,
     /// What waits for other regions.
     pub consistency: Consistency,
+    /// The replicas in other regions.
+    pub replicas: Replicas,
     /// The node's clock.
     pub clock: NodeClock,
     /// Whether this node takes writes.
@@ -262,6 +266,9 @@ fn routes() -> Routes {
         .describe(Method::POST, "/v1/regions/{region}:leave")
         .describe(Method::POST, "/v1/regions/{region}:forget")
         .get("/v1/replication", status::replication)
+        .get("/v1/replication/differences", replicas::differences)
+        .post("/v1/replication:verify", replicas::verify)
+        .below(SYNC, MethodFilter::GET, Method::GET, replicas::standing)
         .get("/v1/status", status::status)
         .get("/v1/limits", status::limits)
         .get("/v1/openapi.json", status::openapi)
@@ -274,6 +281,7 @@ fn routes() -> Routes {
 const HISTORY: &str = "/v1/history/{collection}/{key}";
 const DIFF: &str = "/v1/diff/{collection}/{key}";
 const BLAME: &str = "/v1/blame/{collection}/{key}";
+const SYNC: &str = "/v1/sync/{collection}/{key}";
 const REVERT: &str = "/v1/revert/{collection}/{key}";
 
 type Answer = Result<Response, Problem>;

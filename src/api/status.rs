@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::document::{Closed, OriginStatus};
 use crate::replication::{Member, PeerStatus};
 
+use super::replicas::{ReconciliationJson, not_ready};
 use super::request::no_query;
 use super::{Answer, ApiState, Problem, conflicts, listing, reply, serve};
 
@@ -30,6 +31,7 @@ pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
     };
     let peers = state.0.sources.peers.borrow().clone();
     let OriginStatus { settled, renewals } = state.documents().origin_status();
+    let replicas = state.0.sources.replicas.status();
     let mut response = reply::json(&ReplicationJson {
         region: state.0.region.as_str(),
         origin: (state.0.sources.origin)().to_string(),
@@ -39,6 +41,7 @@ pub(super) async fn replication(state: ApiState, request: Request) -> Answer {
         origins: position.vector.iter().map(origin).collect(),
         clock_correction_ms: millis(state.0.sources.clock.status().correction),
         peers: peers.iter().map(PeerJson::new).collect(),
+        reconciliation: ReconciliationJson::from(&*replicas),
     });
     reply::set_session(response.headers_mut(), &position);
     Ok(response)
@@ -95,6 +98,8 @@ pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
         ("queue", bytes(limits.queue)),
         ("session_wait_ms", millis(limits.session_wait)),
         ("settle_within_ms", millis(limits.settle_within)),
+        ("verify_interval_ms", millis(limits.verify_interval)),
+        ("verify_rate", u64::from(limits.verify_rate)),
     ])))
 }
 
@@ -122,6 +127,9 @@ pub(super) async fn readyz(state: ApiState, request: Request) -> Answer {
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
         return Err(problem.with_member("ready", false.into()));
     }
+    if let Some(bootstrap) = &state.0.sources.replicas.status().bootstrap {
+        return Err(not_ready(bootstrap));
+    }
     // Reads are answered meanwhile, and writes wait for a moment.
     let body: &'static [u8] = match state.documents().origin_status().settled {
         true => b"{\"ready\":true}",
@@ -140,6 +148,8 @@ struct ReplicationJson<'a> {
     origins: Vec<OriginJson>,
     clock_correction_ms: f64,
     peers: Vec<PeerJson<'a>>,
+    #[serde(flatten)]
+    reconciliation: ReconciliationJson<'a>,
 }
 
 #[derive(Serialize)]

@@ -21,6 +21,9 @@ pub enum Failure {
     /// Settings would let other values win, and the caller asked to be told by the exit code.
     #[error("other values would win")]
     WouldFlip,
+    /// Replicas are not equal.
+    #[error("replicas differ")]
+    Differs,
     /// The arguments are wrong, and the help that was printed says how they are written.
     #[error("see the help")]
     HelpShown,
@@ -47,7 +50,7 @@ impl Failure {
             Self::General(_) => 1,
             Self::Usage(_) | Self::HelpShown => 2,
             Self::NotFound(_) => 3,
-            Self::ConflictsPresent | Self::WouldFlip => 4,
+            Self::ConflictsPresent | Self::WouldFlip | Self::Differs => 4,
             Self::Unreachable(_) => 5,
             Self::NotFarEnough(_) => 6,
             Self::Interrupted => 130,
@@ -58,7 +61,11 @@ impl Failure {
     #[must_use]
     pub fn is_silent(&self) -> bool {
         match self {
-            Self::OutputClosed | Self::ConflictsPresent | Self::WouldFlip | Self::HelpShown => true,
+            Self::OutputClosed
+            | Self::ConflictsPresent
+            | Self::WouldFlip
+            | Self::Differs
+            | Self::HelpShown => true,
             Self::General(_)
             | Self::Usage(_)
             | Self::NotFound(_)
@@ -116,7 +123,8 @@ Exit codes:
   1    failure
   2    wrong arguments or configuration
   3    not found
-  4    with --exit-code: open conflicts are present, or other values would win
+  4    with --exit-code: open conflicts are present, or other values would win;
+       replicas differ
   5    the node cannot be reached, or does not answer in time
   6    with --write-concern: written, but not in time where it was wanted
   130  interrupted";

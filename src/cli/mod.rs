@@ -8,6 +8,7 @@ mod config;
 mod conflicts;
 mod dev;
 mod doc;
+mod explain_divergence;
 mod export;
 mod failure;
 mod http;
@@ -23,6 +24,7 @@ mod serve;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writing;
 
 use clap::{Parser, Subcommand};
@@ -51,6 +53,8 @@ enum Command {
     Conflicts(Box<conflicts::ConflictsArgs>),
     Collections(collections::CollectionsArgs),
     Regions(regions::RegionsArgs),
+    Verify(verify::VerifyArgs),
+    ExplainDivergence(explain_divergence::ExplainArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Bench(bench::BenchArgs),
@@ -69,6 +73,8 @@ impl Cli {
             | Command::Conflicts(_)
             | Command::Collections(_)
             | Command::Regions(_)
+            | Command::Verify(_)
+            | Command::ExplainDivergence(_)
             | Command::Import(_)
             | Command::Export(_)
             | Command::Bench(_) => "warn",
@@ -89,6 +95,10 @@ impl Cli {
             Command::Conflicts(args) => conflicts::run(*args).await,
             Command::Collections(args) => unless_interrupted(collections::run(args)).await,
             Command::Regions(args) => unless_interrupted(regions::run(args)).await,
+            Command::Verify(args) => unless_interrupted(verify::run(args)).await,
+            Command::ExplainDivergence(args) => {
+                unless_interrupted(explain_divergence::run(args)).await
+            }
             Command::Import(args) => import::run(args).await,
             Command::Export(args) => unless_interrupted(export::run(args)).await,
             Command::Bench(args) => unless_interrupted(bench::run(args)).await,

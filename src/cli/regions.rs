@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::http::{Call, Client, NodeArgs};
 use super::output::{
-    Format, note, print, print_json, printable, render_table, terminal_width, thousands,
+    Format, note, plural, print, print_json, printable, render_table, terminal_width, thousands,
 };
 use crate::cli::Failure;
 
@@ -86,6 +86,13 @@ async fn status(args: StatusArgs) -> Result<(), Failure> {
                     distance(-status.clock_correction_ms)
                 ));
             }
+            status.bootstrap.iter().for_each(|bootstrap| note(bootstrap.text()));
+            if status.broken > status.repaired {
+                note(format!(
+                    "{} broken here or in another region: anabranch verify --repair",
+                    plural(status.broken - status.repaired, "document")
+                ));
+            }
             print(status.table(terminal_width()))
         }
     }
@@ -103,6 +110,21 @@ struct Status {
     #[serde(default)]
     clock_correction_ms: f64,
     peers: Vec<Peer>,
+    bootstrap: Option<Bootstrap>,
+    #[serde(default)]
+    broken: u64,
+    #[serde(default)]
+    repaired: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Bootstrap {
+    source: Option<String>,
+    progress: f64,
+    documents_adopted: u64,
+    documents_per_second: f64,
+    bytes: u64,
+    eta_seconds: Option<f64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,6 +166,23 @@ impl Status {
 /// A node of an earlier release does not say it.
 fn settled() -> bool {
     true
+}
+
+impl Bootstrap {
+    fn text(&self) -> String {
+        let source = self.source.as_deref().map_or_else(
+            || "looks for a region to take over from".to_owned(),
+            |source| format!("takes over what it lacks from {}", printable(source)),
+        );
+        let eta = self.eta_seconds.map_or_else(String::new, |eta| format!(", {eta:.0} s to go"));
+        format!(
+            "this region {source}: {:.1} %, {}, {}/s, {} bytes{eta}",
+            self.progress * 100.0,
+            plural(self.documents_adopted, "document"),
+            thousands(self.documents_per_second as u64),
+            thousands(self.bytes),
+        )
+    }
 }
 
 impl Peer {

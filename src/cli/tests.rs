@@ -74,6 +74,7 @@ fn help_has_exit_codes_and_every_command_has_examples() {
         Failure::Usage(String::new()),
         Failure::NotFound(String::new()),
         Failure::ConflictsPresent,
+        Failure::Differs,
         Failure::Unreachable(String::new()),
         Failure::Interrupted,
     ] {

@@ -16,10 +16,11 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::loaded::{Loaded, Outcome, Scene};
-use super::owner::{Owner, answer};
+use super::owner::{Owner, answer, snapshot_of};
+use super::redecide::Reach;
 use super::request::{Reply, Request};
 use super::{Documents, shutting_down};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::journal::Row;
 
 /// What became of a bundle.
@@ -156,6 +157,9 @@ impl Owner {
         let refused = |reason: String| (Adopted::Refused(reason), Outcome::default());
         let (mut loaded, mut outcome) = match self.up_to_date(id, bundle.name.clone(), origin) {
             Ok(refreshed) => refreshed,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return self.mend(bundle, origin).unwrap_or_else(refused);
+            }
             Err(error) => return refused(error.to_string()),
         };
         match loaded.document.missing(&bundle.changes) {
@@ -181,18 +185,53 @@ impl Owner {
             }
             Err(reason) => return refused(reason),
         }
-        let whole = loaded.document.contains_all(&bundle.heads);
-        if whole && !self.reached(id).includes(&bundle.dots.iter().copied().collect()) {
-            outcome.rows.push(Row::Reached(id, bundle.dots.clone()));
-        }
-        let adopted = match whole {
-            true => Adopted::Whole,
-            false => Adopted::Partial(loaded.document.heads()),
-        };
+        let adopted = self.adopted(&loaded, bundle, &mut outcome);
         if held {
             self.keep(loaded);
         }
         (adopted, outcome)
+    }
+
+    /// Makes a damaged document anew, of what can be read of it and of the bundle. What only this
+    /// region has is in the journal, and is not lost by it.
+    fn mend(&mut self, bundle: &Bundle, origin: Origin) -> Result<(Adopted, Outcome), String> {
+        let id = bundle.document;
+        let setting = Arc::clone(&self.setting);
+        let salvaged = setting.journal.salvage(id).map_err(|error| error.to_string())?;
+        let policies = setting.policies(bundle.name.as_ref());
+        let mut loaded = Loaded::from_salvaged(id, bundle.name.clone(), &salvaged, &policies);
+        let missing =
+            loaded.document.missing(&bundle.changes).map_err(|error| error.to_string())?;
+        if !missing.is_empty() {
+            return Ok((Adopted::Waiting(missing), Outcome::default()));
+        }
+        let mut outcome = setting.scene(&policies, origin, |scene| {
+            let mut outcome = loaded.take_in(bundle, scene)?;
+            loaded.apply_salvaged(&salvaged, scene.policies);
+            let whole = loaded.redecide(Reach::Whole, scene).map_err(|error| error.to_string())?;
+            outcome.extend(whole.1);
+            loaded.show(scene, &mut outcome);
+            Ok::<_, String>(outcome)
+        })?;
+        let covers = loaded.covers(&salvaged);
+        let rows = snapshot_of(&loaded, covers).map_err(|error| error.to_string())?;
+        outcome.rows.extend(rows);
+        let adopted = self.adopted(&loaded, bundle, &mut outcome);
+        self.ailments.note_mended(id);
+        warn!(document = %id, ?adopted, "a damaged document is made anew of another region's");
+        Ok((adopted, outcome))
+    }
+
+    /// Tells how much of a document is here now, and notes the entries that it reflects if all is.
+    fn adopted(&self, loaded: &Loaded, bundle: &Bundle, outcome: &mut Outcome) -> Adopted {
+        if !loaded.document.contains_all(&bundle.heads) {
+            return Adopted::Partial(loaded.document.heads());
+        }
+        let dots: VersionVector = bundle.dots.iter().copied().collect();
+        if !self.reached(loaded.id).includes(&dots) {
+            outcome.rows.push(Row::Reached(loaded.id, bundle.dots.clone()));
+        }
+        Adopted::Whole
     }
 
     /// The last entry of each origin that a document is known to reflect.

@@ -61,6 +61,7 @@ fn is_write(request: &Request) -> bool {
         | Request::Export { .. }
         | Request::Heads { .. }
         | Request::Adopt { .. }
+        | Request::Save { .. }
         | Request::Refresh { .. }
         | Request::Look
         | Request::Stop => false,

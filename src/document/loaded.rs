@@ -19,7 +19,8 @@ use super::clock::NodeClock;
 use super::redecide::{Reach, Redecided};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{
-    ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, StoredDocument,
+    ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, Salvaged,
+    StoredDocument,
 };
 use crate::settings::Limits;
 
@@ -37,7 +38,7 @@ pub(super) struct Loaded {
     /// is under way.
     applied: BTreeSet<Dot>,
     /// Entries that could not be applied; they stay pending, and are tried again with new ones.
-    quarantined: BTreeSet<Dot>,
+    pub(super) quarantined: BTreeMap<Dot, String>,
     /// Changes that were added since the last snapshot.
     pub(super) unsaved_changes: usize,
 }
@@ -104,6 +105,8 @@ impl Loaded {
         let ledger =
             Ledger::read(ledger.iter().map(AsRef::as_ref)).map_err(|error| damaged(id, error))?;
         let row = stored.row.unwrap_or_default();
+        // A snapshot is to be taken soon where the newest one cannot be read.
+        let unsaved_changes = if stored.older { usize::MAX } else { stored.tail.len() };
         let mut loaded = Self {
             id,
             name: row.name.clone(),
@@ -112,13 +115,60 @@ impl Loaded {
             value: None,
             row,
             applied: BTreeSet::new(),
-            quarantined: BTreeSet::new(),
-            unsaved_changes: stored.tail.len(),
+            quarantined: BTreeMap::new(),
+            unsaved_changes,
         };
         let tail = admitted(&stored.tail);
         loaded.document.apply(&tail, policies).map_err(|error| damaged(id, error))?;
+        if stored.older && loaded.document.digest() != loaded.row.digest {
+            let message = format!("document {id}: the newest snapshot is damaged, and holds more");
+            return Err(Error::new(ErrorKind::Corrupt, "record_damaged", message));
+        }
         loaded.value = loaded.document.value(policies);
         Ok(loaded)
+    }
+
+    /// Makes what can be made of the parts of a damaged document.
+    pub(super) fn from_salvaged(
+        id: DocumentId,
+        name: Option<DocumentName>,
+        salvaged: &Salvaged,
+        policies: &Policies,
+    ) -> Self {
+        let loads = |snapshot: &Bytes| Document::load(snapshot).ok();
+        let document = salvaged.snapshots.iter().find_map(loads).unwrap_or_default();
+        let named = salvaged.entries.iter().find_map(|entry| entry.name.clone());
+        let mut loaded = Self {
+            id,
+            name: name.or(named),
+            document,
+            ledger: Ledger::default(),
+            value: None,
+            row: DocumentRow::default(),
+            applied: BTreeSet::new(),
+            quarantined: BTreeMap::new(),
+            unsaved_changes: 0,
+        };
+        loaded.apply_salvaged(salvaged, policies);
+        loaded
+    }
+
+    /// Applies every entry that was salvaged and can be applied.
+    pub(super) fn apply_salvaged(&mut self, salvaged: &Salvaged, policies: &Policies) {
+        let before = self.document.clone();
+        if self.apply_all(salvaged.entries.clone(), policies).is_err() {
+            // Automerge failed on one of them, so it goes without them.
+            self.document = before;
+        }
+    }
+
+    /// The entries that were salvaged and are in the history.
+    pub(super) fn covers(&self, salvaged: &Salvaged) -> Vec<Dot> {
+        let is_in = |entry: &&Entry| {
+            let summary = anabranch_crdt::document::inspect(&entry.change);
+            summary.is_ok_and(|summary| self.document.contains(summary.hash))
+        };
+        salvaged.entries.iter().filter(is_in).map(Entry::dot).collect()
     }
 
     /// Applies pending entries, settles what `lww` settles, and brings the row up to date.
@@ -129,6 +179,7 @@ impl Loaded {
     ) -> Result<Outcome, ApplyError> {
         let waiting: BTreeSet<Dot> = pending.iter().map(Entry::dot).collect();
         self.applied.retain(|dot| waiting.contains(dot));
+        self.quarantined.retain(|dot, _| waiting.contains(dot));
         let mut new: Vec<Entry> =
             pending.into_iter().filter(|entry| !self.applied.contains(&entry.dot())).collect();
         // Admission times follow causality as far as clocks do, so most entries come after what
@@ -358,7 +409,10 @@ impl Loaded {
     }
 
     fn quarantine(&mut self, entries: &[Entry], error: &ApplyError) {
-        for entry in entries.iter().filter(|entry| self.quarantined.insert(entry.dot())) {
+        for entry in entries {
+            if self.quarantined.insert(entry.dot(), error.to_string()).is_some() {
+                continue;
+            }
             warn!(
                 document = %self.id,
                 origin = %entry.origin,
@@ -395,7 +449,15 @@ impl From<ReadError> for Error {
             ReadError::TooOld { .. } => (ErrorKind::Gone, "history_gone"),
             ReadError::Storage(_) => (ErrorKind::Unavailable, "journal_unreadable"),
         };
-        Self::new(kind, code, error.to_string()).with_source(error)
+        let message = match &error {
+            ReadError::Corrupt { .. } | ReadError::Storage(_) => error.to_string(),
+            ReadError::TooOld { .. } => {
+                "the journal no longer reaches back to there: list the documents, then follow from \
+                 the token that came with this"
+                    .to_owned()
+            }
+        };
+        Self::new(kind, code, message).with_source(error)
     }
 }
 

@@ -6,10 +6,12 @@
 //! other regions wait to be applied. Everything else goes through the owner of the document.
 
 mod admit;
+mod ailments;
 mod bundles;
 mod cache;
 mod clock;
 mod collections;
+mod condition;
 mod door;
 mod doorbell;
 mod history;
@@ -23,6 +25,7 @@ mod resolve;
 mod retention;
 mod settings;
 mod simulate;
+mod trim;
 mod write;
 
 #[cfg(test)]
@@ -45,15 +48,20 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind};
-use crate::journal::{CommitError, DocumentRow, Journal, LedgerPosition, Position, Standing};
+use crate::journal::{
+    CommitError, DocumentRow, Journal, LedgerPosition, Position, ReadError, Standing,
+};
 use crate::settings::Limits;
+use ailments::Ailments;
 use owner::Owner;
 use request::{Answer, Reply, Request};
 
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
+pub use ailments::{Damaged, Quarantined};
 pub use bundles::Adopted;
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
 pub use collections::{CollectionSettings, Seeded, SettingsWritten};
+pub use condition::{Condition, HeldBack};
 pub use door::{Closed, Door};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
 pub use history::{Comparison, Point};
@@ -64,6 +72,8 @@ pub use retention::{RETENTION_PERIOD, Retention};
 pub use settings::Collections;
 pub(crate) use settings::check_writable;
 pub use simulate::{MAX_FLIPS, NamedFlip, Simulation};
+use trim::TrimFigures;
+pub use trim::{JournalFigures, Trimmer};
 pub(crate) use write::{check_size, check_value, edit_error};
 
 /// The digest of a document's heads.
@@ -212,6 +222,8 @@ pub struct Documents {
     queues: Arc<[mpsc::Sender<Request>]>,
     /// Questions about the past that may be answered at a time.
     past: Arc<Semaphore>,
+    ailments: Arc<Ailments>,
+    trimmed: Arc<TrimFigures>,
 }
 
 /// The owner threads. They end after [`Documents::stop`].
@@ -248,11 +260,13 @@ impl Documents {
     /// `Unavailable` if the system gives no threads.
     pub fn start(setting: Setting, queues: OwnerQueues) -> Result<(Self, Owners), Error> {
         let setting = Arc::new(setting);
+        let ailments: Arc<Ailments> = Arc::default();
         let (ended_sender, ended) = mpsc::channel(1);
         let mut threads = Vec::new();
         let (senders, receivers) = queues.split();
         for (number, (requests, rescan)) in receivers.into_iter().enumerate() {
-            let owner = Owner::new(Arc::clone(&setting), number, rescan);
+            let ailments = Arc::clone(&ailments);
+            let owner = Owner::new(Arc::clone(&setting), number, rescan, ailments);
             let ended = Ended(ended_sender.clone());
             let span = tracing::Span::current();
             let thread = thread::Builder::new().name(format!("owner-{number}")).spawn(move || {
@@ -266,7 +280,8 @@ impl Documents {
             })?);
         }
         let past = Arc::new(Semaphore::new(setting.owners.max(1)));
-        let documents = Self { setting, queues: senders, past };
+        let trimmed = Arc::default();
+        let documents = Self { setting, queues: senders, past, ailments, trimmed };
         Ok((documents, Owners { threads, ended }))
     }
 
@@ -322,9 +337,28 @@ impl Documents {
     }
 
     async fn read_id(&self, id: DocumentId) -> Result<Option<Document>, Error> {
-        match self.setting.journal.row(id)? {
+        match self.setting.journal.row(id).inspect_err(|error| self.note_damage(id, error))? {
             (row, false) => Ok(row.and_then(|row| Document::from_row(id, &row))),
             (_, true) => Ok(self.ask(id, |reply| Request::Read { id, reply }).await?.0),
+        }
+    }
+
+    /// Lists the documents that cannot be read because they are damaged, as far as that was met
+    /// since the start. A bundle of another region mends one, see [`Documents::adopt`].
+    #[must_use]
+    pub fn damaged(&self) -> Vec<Damaged> {
+        self.ailments.damaged()
+    }
+
+    /// Lists the entries that cannot be applied; replication goes on without them.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<Quarantined> {
+        self.ailments.quarantined()
+    }
+
+    fn note_damage(&self, id: DocumentId, error: &ReadError) {
+        if matches!(error, ReadError::Corrupt { .. }) {
+            self.ailments.note_damage(id, &error.to_string(), self.setting.clock.wall());
         }
     }
 

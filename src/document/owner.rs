@@ -17,6 +17,7 @@ use anabranch_crdt::policy::Policies;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
+use super::ailments::Ailments;
 use super::cache::Cache;
 use super::history::{self, Replica};
 use super::in_flight::InFlight;
@@ -35,6 +36,7 @@ pub(super) struct Owner {
     pub(super) cache: Cache,
     lineage: Lineage,
     in_flight: Arc<InFlight>,
+    pub(super) ailments: Arc<Ailments>,
     /// Entries on which automerge failed; they are never tried again while the process runs.
     poison: BTreeSet<Dot>,
     /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
@@ -43,7 +45,12 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(setting: Arc<Setting>, number: usize, rescan: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(
+        setting: Arc<Setting>,
+        number: usize,
+        rescan: Arc<AtomicBool>,
+        ailments: Arc<Ailments>,
+    ) -> Self {
         let bytes = setting.limits.cache_bytes / setting.owners.max(1);
         Self {
             setting,
@@ -51,6 +58,7 @@ impl Owner {
             cache: Cache::new(bytes),
             lineage: Lineage::default(),
             in_flight: Arc::default(),
+            ailments,
             poison: BTreeSet::new(),
             rescan,
             stopping: false,
@@ -128,6 +136,7 @@ impl Owner {
             Request::Heads { id, reply } => {
                 self.look_at(id, reply, |loaded| loaded.document.heads());
             }
+            Request::Save { id, reply } => self.save(id, reply),
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
                 self.redecide_all(documents, reach, reply);
@@ -300,7 +309,10 @@ impl Owner {
         let refreshed =
             setting.scene(&policies, origin, |scene| loaded.refresh(pending.clone(), scene));
         match refreshed {
-            Ok(outcome) => Ok((loaded, outcome)),
+            Ok(outcome) => {
+                self.note_quarantine(&loaded);
+                Ok((loaded, outcome))
+            }
             Err(ApplyError::Failed) if pending.len() == 1 => {
                 self.condemn(id, pending.first().map(|entry| entry.dot()));
                 self.refreshed(id, known, origin)
@@ -344,7 +356,25 @@ impl Owner {
         self.poison.extend(dot);
     }
 
+    /// Lists the entries of a document that cannot be applied, also those that are never tried.
+    fn note_quarantine(&self, loaded: &Loaded) {
+        let now = self.setting.clock.wall();
+        self.ailments.note_quarantine(loaded.id, &loaded.quarantined, now);
+    }
+
     fn load(&self, id: DocumentId) -> Result<Loaded, Error> {
+        let loaded = self.try_load(id);
+        match &loaded {
+            Ok(_) => self.ailments.note_mended(id),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                self.ailments.note_damage(id, &error.to_string(), self.setting.clock.wall());
+            }
+            Err(_) => {}
+        }
+        loaded
+    }
+
+    fn try_load(&self, id: DocumentId) -> Result<Loaded, Error> {
         let journal = &self.setting.journal;
         self.in_flight.wait_for(id);
         let stored = journal.load(id)?;
@@ -410,16 +440,7 @@ impl Owner {
 
     /// Makes a snapshot that covers the tail that is on disk now, and checks that it loads.
     pub(super) fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
-        let id = loaded.id;
-        let bytes = loaded.document.save();
-        let again = anabranch_crdt::document::Document::load(&bytes);
-        let again = again.map_err(|error| damaged(id, error))?;
-        if again.heads() != loaded.document.heads() {
-            let message = format!("the snapshot of document {id} does not load back equal");
-            return Err(Error::new(ErrorKind::Internal, "snapshot_differs", message));
-        }
-        let covers = self.setting.journal.tail_of(id)?;
-        Ok(vec![Row::Snapshot { document: id, bytes: bytes.into(), covers }])
+        snapshot_of(loaded, self.setting.journal.tail_of(loaded.id)?)
     }
 
     /// Applies every pending entry that is on disk, serving requests in between.
@@ -486,6 +507,19 @@ impl Setting {
     pub(super) fn policies(&self, name: Option<&DocumentName>) -> Arc<Policies> {
         self.collections.of(name.map(|name| &name.collection))
     }
+}
+
+/// Makes a snapshot of a document, and checks that it loads.
+pub(super) fn snapshot_of(loaded: &Loaded, covers: Vec<Dot>) -> Result<Vec<Row>, Error> {
+    let id = loaded.id;
+    let bytes = loaded.document.save();
+    let again = anabranch_crdt::document::Document::load(&bytes);
+    let again = again.map_err(|error| damaged(id, error))?;
+    if again.heads() != loaded.document.heads() {
+        let message = format!("the snapshot of document {id} does not load back equal");
+        return Err(Error::new(ErrorKind::Internal, "snapshot_differs", message));
+    }
+    Ok(vec![Row::Snapshot { document: id, bytes: bytes.into(), covers }])
 }
 
 pub(super) fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {

@@ -77,6 +77,11 @@ pub(super) enum Request {
         id: DocumentId,
         reply: Reply<Vec<ChangeHash>>,
     },
+    /// A document needs entries of the log; snapshots are taken if that saves room.
+    Save {
+        id: DocumentId,
+        reply: Reply<bool>,
+    },
     /// Documents come whole from another region; answers for each of them.
     Adopt {
         bundles: Vec<Bundle>,

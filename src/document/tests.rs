@@ -6,6 +6,7 @@ mod ledger;
 mod settings;
 mod settling;
 mod standing;
+mod trimming;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
+use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction};
 
@@ -17,26 +18,38 @@ use super::{DocumentRow, ReadError, Row, Source};
 struct Touched<'p> {
     row: Option<&'p DocumentRow>,
     added: Vec<Dot>,
-    /// What each new snapshot covers, in their order.
-    covered: Vec<&'p [Dot]>,
+    /// What each new snapshot covers, in their order, and whether the newest became the one before.
+    covered: Vec<(&'p [Dot], Shift)>,
     reached: Vec<Dot>,
 }
 
 impl Touched<'_> {
     /// Brings what a document is made of up to date.
     fn make(&self, made_of: &mut MadeOf) {
-        let MadeOf { tail, kept, tops } = made_of;
+        let MadeOf { tail, kept, tops, told } = made_of;
         tail.extend(&self.added);
-        for covers in &self.covered {
+        for (covers, shift) in &self.covered {
             // The newest snapshot becomes the one before, which lacks what the new one adds.
-            *kept = covers.iter().copied().collect();
+            if *shift == Shift::Done {
+                kept.clear();
+            }
+            kept.extend(covers.iter());
             tail.retain(|dot| !kept.contains(dot));
         }
-        let covered = self.covered.iter().flat_map(|covers| covers.iter());
+        *told |= !self.covered.is_empty() || !self.reached.is_empty();
+        let covered = self.covered.iter().flat_map(|(covers, _)| covers.iter());
         for dot in tail.iter().chain(covered).chain(&self.reached) {
             tops.raise(dot.origin, dot.sequence);
         }
     }
+}
+
+/// Whether the newest snapshot became the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shift {
+    Done,
+    /// There was none, or it had rotted.
+    Impossible,
 }
 
 /// What is stored of a document before that.
@@ -76,6 +89,16 @@ pub(super) struct Tables<'t, 'p> {
     names: Slot<'t, &'static [u8]>,
     ledger: Option<LedgerTables<'t>>,
     origins: Slot<'t, &'static [u8; 16]>,
+    /// Entries that nobody but their documents needs.
+    swept: VersionVector,
+    dropped: Dropped,
+}
+
+/// What went from the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Dropped {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
 }
 
 impl<'t, 'p> Tables<'t, 'p> {
@@ -92,7 +115,19 @@ impl<'t, 'p> Tables<'t, 'p> {
             names: None,
             ledger: None,
             origins: None,
+            swept: VersionVector::new(),
+            dropped: Dropped::default(),
         }
+    }
+
+    /// Lets entries go that are in `swept` once snapshots cover them.
+    pub(super) fn with_swept(mut self, swept: VersionVector) -> Self {
+        self.swept = swept;
+        self
+    }
+
+    pub(super) fn dropped(&self) -> Dropped {
+        self.dropped
     }
 
     /// Writes a new entry; a local one is in its document's row already, and so in its tail.
@@ -122,8 +157,8 @@ impl<'t, 'p> Tables<'t, 'p> {
             }
             Row::Applied(document, dots) => self.applied(*document, dots),
             Row::Snapshot { document, bytes, covers } => {
-                self.snapshot(*document, bytes)?;
-                self.covered(*document, covers)
+                let shift = self.snapshot(*document, bytes)?;
+                self.covered(*document, covers, shift)
             }
             Row::Reached(document, dots) => {
                 let touched = self.touched.entry(*document).or_default();
@@ -184,8 +219,13 @@ impl<'t, 'p> Tables<'t, 'p> {
         Ok(moved)
     }
 
-    fn covered(&mut self, document: DocumentId, covers: &'p [Dot]) -> Result<u64, redb::Error> {
-        self.touched.entry(document).or_default().covered.push(covers);
+    fn covered(
+        &mut self,
+        document: DocumentId,
+        covers: &'p [Dot],
+        shift: Shift,
+    ) -> Result<u64, redb::Error> {
+        self.touched.entry(document).or_default().covered.push((covers, shift));
         let mut moved = 0;
         for dot in covers {
             moved += u64::from(self.no_longer_pending(document, *dot)?);
@@ -203,7 +243,7 @@ impl<'t, 'p> Tables<'t, 'p> {
 
     /// Makes the newest snapshot the one before, and writes a new one. Bytes that rotted are not
     /// kept as the one before: they would be no use there.
-    fn snapshot(&mut self, document: DocumentId, bytes: &Bytes) -> Result<(), redb::Error> {
+    fn snapshot(&mut self, document: DocumentId, bytes: &Bytes) -> Result<Shift, redb::Error> {
         let name = table::SNAPSHOTS.name;
         let newest = table::snapshot_key(document, Generation::Newest);
         let before = table::snapshot_key(document, Generation::Before);
@@ -214,10 +254,9 @@ impl<'t, 'p> Tables<'t, 'p> {
                 .map(|fields| fields.rest().to_vec()),
             None => None,
         };
-        if let Some(old) = old {
-            snapshots.insert(&before, self.encoder.blob(name, &before, &old))?;
-        }
-        Ok(())
+        let Some(old) = old else { return Ok(Shift::Impossible) };
+        snapshots.insert(&before, self.encoder.blob(name, &before, &old))?;
+        Ok(Shift::Done)
     }
 
     fn document(&mut self, document: DocumentId, touched: Touched<'p>) -> Result<(), redb::Error> {
@@ -235,7 +274,11 @@ impl<'t, 'p> Tables<'t, 'p> {
             None => Stored::default(),
         };
         let Stored { mut made_of, row, name } = old;
+        let needed = made_of.clone();
         touched.make(&mut made_of);
+        if !touched.covered.is_empty() {
+            self.drop_covered(&needed, &touched, &made_of)?;
+        }
         let row = touched.row.or(row.as_ref());
         let documents = opened(&mut self.documents, self.transaction, &table::DOCUMENTS)?;
         documents.insert(key, self.encoder.document(key, row, &made_of))?;
@@ -247,6 +290,27 @@ impl<'t, 'p> Tables<'t, 'p> {
             self.unlist(document, &old)?;
         }
         live.map_or(Ok(()), |new| self.list(document, new))
+    }
+
+    /// Drops the entries that only this document still needed, and needs no longer.
+    fn drop_covered(
+        &mut self,
+        before: &MadeOf,
+        touched: &Touched<'_>,
+        after: &MadeOf,
+    ) -> Result<(), redb::Error> {
+        let needs = |dot: &&Dot| after.tail.contains(*dot) || after.kept.contains(*dot);
+        let covered = touched.covered.iter().flat_map(|(covers, _)| covers.iter());
+        let known = before.tail.iter().chain(&before.kept).chain(&touched.added).chain(covered);
+        let free = known.filter(|dot| !needs(dot) && self.swept.contains(**dot));
+        let entries = opened(&mut self.entries, self.transaction, &table::ENTRIES)?;
+        for dot in free {
+            if let Some(value) = entries.remove(&table::entry_key(*dot))? {
+                self.dropped.entries += 1;
+                self.dropped.bytes += value.value().len() as u64;
+            }
+        }
+        Ok(())
     }
 
     /// Every entry of a document, by reading all there are.

@@ -18,15 +18,17 @@ use tokio::sync::{mpsc, watch};
 
 use super::digests::DocumentDigest;
 use super::ledger::read;
+use super::record::LogRow;
 use super::recovery::{self, Opened};
-use super::shared::Shared;
+use super::shared::{Known, Shared};
 use super::store::unreadable;
+use super::sweep::{Allowance, LogView, Swept, Weight};
 use super::table::{CONFLICT_COUNTS, CONFLICT_INDEX};
 use super::writer::{Order, Writer, encoded};
 use super::{
     Commit, CommitError, DocumentRow, Identity, JournalOptions, LedgerCount, LedgerFilter,
-    LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position, ReadError, ScrubReport,
-    SettledConflict, StoredConflict, StoredDocument, digests, reader, scrub,
+    LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position, ReadError, Salvaged,
+    ScrubReport, SettledConflict, StoredConflict, StoredDocument, digests, reader, scrub, sweep,
 };
 
 /// A handle to the journal; clones are cheap and share the writer thread. The last one that is
@@ -164,6 +166,14 @@ impl Journal {
         reader::load(&self.inner.shared, document)
     }
 
+    /// Reads what can still be read of a document that is damaged. Goes through the whole log.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`] where damage kept it from going on.
+    pub fn salvage(&self, document: DocumentId) -> Result<Salvaged, ReadError> {
+        reader::salvage(&self.inner.shared, document)
+    }
+
     /// Reads the entries of a document that its row does not reflect yet.
     ///
     /// # Errors
@@ -229,6 +239,54 @@ impl Journal {
         let orders = self.orders().ok_or(CommitError::Closed)?;
         orders.blocking_send(Order::Raise(vector, answer)).map_err(|_| CommitError::Closed)?;
         answered.recv().unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// Takes one step of sweeping the log of an origin: drops entries that may go and that no
+    /// document needs, and moves the floor. Durable on return; blocks.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn sweep(&self, allowance: Allowance) -> Result<Swept, CommitError> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let orders = self.orders().ok_or(CommitError::Closed)?;
+        orders.blocking_send(Order::Sweep(allowance, answer)).map_err(|_| CommitError::Closed)?;
+        answered.recv().unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// Returns how much is left of each log.
+    #[must_use]
+    pub fn logs(&self) -> Vec<LogView> {
+        let origins = self.inner.shared.origins();
+        let view = |(&origin, known): (&Origin, &Known)| {
+            let LogRow { floor, swept, bytes } = known.log;
+            LogView { origin, floor, swept, bytes }
+        };
+        origins.known.iter().map(view).collect()
+    }
+
+    /// Returns how many entries were dropped since the start, and the bytes of their records.
+    #[must_use]
+    pub fn dropped(&self) -> (u64, u64) {
+        let dropped = self.inner.shared.dropped();
+        (dropped.entries, dropped.bytes)
+    }
+
+    /// Returns the admission time of the first entry behind the sweep of an origin's log.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn oldest(&self, log: &LogView) -> Result<Option<Timestamp>, ReadError> {
+        let store = &self.inner.shared.store;
+        store.read(|transaction| sweep::oldest(transaction, log.origin, log.swept))
+    }
+
+    /// Returns what the log and the snapshots of a document take, which two new snapshots would
+    /// take the place of.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn weight(&self, document: DocumentId) -> Result<Weight, ReadError> {
+        sweep::weight(&self.inner.shared, document)
     }
 
     /// Lists documents in the order of their ids with the digest of their heads, deleted ones
@@ -399,6 +457,12 @@ impl Journal {
     /// Commits what is queued, then ends the writer thread and closes the file. Blocks.
     pub fn close(&self) {
         self.inner.close();
+    }
+
+    /// Damages a record, for tests of what is made of that.
+    #[cfg(test)]
+    pub(crate) fn rot(&self, table: &str, key: &[u8]) {
+        self.inner.shared.rot(table, key);
     }
 
     pub(super) fn start(

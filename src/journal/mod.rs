@@ -10,8 +10,10 @@
 //!
 //! # Layout
 //!
-//! `handle` is what others hold; `incarnation` says under which origin changes are admitted; `writer` is the thread that commits what `plan` numbered and
-//! `apply` writes; `ledger` has the conflicts; `reader` answers; `recovery` opens; `scrub` looks for rot; `store` keeps the
+//! `handle` is what others hold; `incarnation` says under which origin changes are admitted;
+//! `writer` is the thread that commits what `plan` numbered and `apply` writes; `ledger` has the
+//! conflicts; `reader` answers; `recovery` opens; `scrub` looks for rot; `sweep` drops what nobody
+//! needs; `digests` compares; `store` keeps the
 //! database; `table` and `record` fix what the bytes on disk mean.
 //!
 //! # Tables
@@ -42,6 +44,7 @@ mod recovery;
 mod scrub;
 mod shared;
 mod store;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -68,6 +71,7 @@ pub use ledger::{
     LedgerPositionError, LedgerRow, SettledConflict, StoredConflict,
 };
 pub use scrub::ScrubReport;
+pub use sweep::{Allowance, LogView, Swept, Weight};
 
 /// Hears of each durable transaction.
 pub type Publish = Box<dyn FnMut(&Arc<CommitBatch>) + Send>;
@@ -338,10 +342,22 @@ pub struct StoredDocument {
     pub row: Option<DocumentRow>,
     /// The newest snapshot.
     pub snapshot: Option<Bytes>,
+    /// Whether that one is damaged, and the one before stands in for it; the tail is longer then.
+    /// What came in a bundle since is missing.
+    pub older: bool,
     /// Entries after the snapshot that the row reflects.
     pub tail: Vec<Entry>,
     /// Entries that the row does not reflect yet.
     pub pending: Vec<Entry>,
+}
+
+/// What can still be read of a document, whatever is damaged.
+#[derive(Debug, Clone, Default)]
+pub struct Salvaged {
+    /// The snapshots, the newest first.
+    pub snapshots: Vec<Bytes>,
+    /// Every entry of the document that is on disk.
+    pub entries: Vec<Entry>,
 }
 
 /// One document of a listing.

@@ -8,14 +8,14 @@ use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, Sequence};
 use bytes::Bytes;
-use redb::{Key, ReadOnlyTable, ReadTransaction};
+use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable};
 
 use super::ledger;
-use super::record::{self, DocumentRecord, Fields};
+use super::record::{self, DocumentRecord, Fields, MadeOf};
 use super::shared::Shared;
 use super::store::unreadable;
 use super::table::{self, Generation, Table};
-use super::{DocumentRow, Listed, ReadError, StoredConflict, StoredDocument};
+use super::{DocumentRow, Listed, ReadError, Salvaged, StoredConflict, StoredDocument};
 
 type Opened<K> = ReadOnlyTable<K, &'static [u8]>;
 
@@ -37,19 +37,41 @@ pub(super) fn load(shared: &Shared, document: DocumentId) -> Result<StoredDocume
         let key = document.as_bytes();
         let documents = open(transaction, &table::DOCUMENTS)?;
         let stored = documents.get(key).map_err(unreadable)?;
-        let (row, tail) = match &stored {
+        let (row, made_of) = match &stored {
             Some(value) => {
                 let record = DocumentRecord::unseal(key, value.value())?;
-                (record.row()?, record.tail()?)
+                (record.row()?, record.made_of()?)
             }
-            None => (None, BTreeSet::new()),
+            None => (None, MadeOf::default()),
         };
-        Ok(StoredDocument {
-            row,
-            snapshot: snapshot(transaction, document, Generation::Newest)?,
-            tail: entries_at(transaction, tail)?,
-            pending: pending_entries(transaction, document)?,
-        })
+        let MadeOf { mut tail, kept, .. } = made_of;
+        let (snapshot, older) = match snapshot(transaction, document, Generation::Newest) {
+            Err(ReadError::Corrupt { .. }) => {
+                tail.extend(kept);
+                (snapshot(transaction, document, Generation::Before)?, true)
+            }
+            newest => (newest?, false),
+        };
+        let tail = entries_at(transaction, tail)?;
+        let pending = pending_entries(transaction, document)?;
+        Ok(StoredDocument { row, snapshot, older, tail, pending })
+    })
+}
+
+/// Reads what can be read of a document, by going through all the entries there are.
+pub(super) fn salvage(shared: &Shared, document: DocumentId) -> Result<Salvaged, ReadError> {
+    shared.store.read_long(|transaction| {
+        let mut found = Salvaged::default();
+        for generation in [Generation::Newest, Generation::Before] {
+            found.snapshots.extend(snapshot(transaction, document, generation).ok().flatten());
+        }
+        for pair in open(transaction, &table::ENTRIES)?.iter().map_err(unreadable)? {
+            let (key, value) = pair.map_err(unreadable)?;
+            let dot = table::entry_dot(key.value())?;
+            let entry = record::entry(key.value(), dot, value.value()).ok();
+            found.entries.extend(entry.filter(|entry| entry.document == document));
+        }
+        Ok(found)
     })
 }
 

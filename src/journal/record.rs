@@ -49,7 +49,7 @@ impl Encoder {
     ) -> &[u8] {
         self.start();
         self.dots(&made_of.tail);
-        let more = !made_of.follows_from_tail();
+        let more = made_of.told;
         self.bytes.push(u8::from(row.is_some()) | if more { HAS_MORE } else { 0 });
         if more {
             self.dots(&made_of.kept);
@@ -270,13 +270,9 @@ pub(super) struct MadeOf {
     pub(super) kept: BTreeSet<Dot>,
     /// The last entry of each origin that the row reflects, also of those that came in a bundle.
     pub(super) tops: VersionVector,
-}
-
-impl MadeOf {
-    /// Tells whether the tail says it all, as for a document that never had a snapshot.
-    fn follows_from_tail(&self) -> bool {
-        self.kept.is_empty() && self.tops == self.tail.iter().copied().collect()
-    }
+    /// Whether the record says all this. That of a document which never had a snapshot has the
+    /// tail alone; where an earlier release took one, it does not say what that covers.
+    pub(super) told: bool,
 }
 
 /// The fields of a record that are still to be read; anything unexpected is damage.
@@ -449,8 +445,10 @@ impl<'a> DocumentRecord<'a> {
     pub(super) fn made_of(&self) -> Result<MadeOf, ReadError> {
         let tail = self.tail()?;
         Ok(match &self.more {
-            Some((kept, tops)) => MadeOf { tail, kept: kept.dots()?, tops: tops.clone() },
-            None => MadeOf { tops: tail.iter().copied().collect(), tail, kept: BTreeSet::new() },
+            Some((kept, tops)) => {
+                MadeOf { tail, kept: kept.dots()?, tops: tops.clone(), told: true }
+            }
+            None => MadeOf { tops: tail.iter().copied().collect(), tail, ..MadeOf::default() },
         })
     }
 

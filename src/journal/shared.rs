@@ -1,7 +1,7 @@
 //! What the writer thread and the handles share besides the database.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use anabranch_crdt::chain::Chains;
@@ -10,6 +10,7 @@ use anabranch_crdt::ids::{BootId, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use tokio::sync::watch;
 
+use super::apply::Dropped;
 use super::record::{LogRow, OriginRow};
 use super::recovery::Recovered;
 use super::store::Store;
@@ -26,6 +27,8 @@ pub(super) struct Shared {
     /// Whether changes are admitted; only the writer thread acts on it.
     pub(super) standing: watch::Sender<Standing>,
     pub(super) incarnation: Incarnation,
+    /// Entries that were dropped since the start, and bytes of their records.
+    dropped: (AtomicU64, AtomicU64),
     origins: Mutex<Origins>,
     identity: RwLock<Identity>,
 }
@@ -71,6 +74,7 @@ impl Shared {
             any_conflicts: AtomicBool::new(recovered.conflicts > 0),
             standing: watch::Sender::new(Standing::Settled),
             incarnation,
+            dropped: Default::default(),
             origins: Mutex::default(),
             identity: RwLock::new(recovered.identity.clone()),
         };
@@ -106,11 +110,48 @@ impl Shared {
         }
     }
 
+    /// Counts what went from the log.
+    pub(super) fn note_dropped(&self, dropped: Dropped) {
+        self.dropped.0.fetch_add(dropped.entries, Ordering::AcqRel);
+        self.dropped.1.fetch_add(dropped.bytes, Ordering::AcqRel);
+    }
+
+    pub(super) fn dropped(&self) -> Dropped {
+        let (entries, bytes) = &self.dropped;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        Dropped { entries: count(entries), bytes: count(bytes) }
+    }
+
+    /// Returns the last entry of each origin that was swept.
+    pub(super) fn swept(&self) -> VersionVector {
+        let origins = self.origins();
+        let swept = |(&origin, known): (&Origin, &Known)| Dot { origin, sequence: known.log.swept };
+        origins.known.iter().map(swept).collect()
+    }
+
     /// Returns the last entry of each origin that may be gone.
     pub(super) fn floors(&self) -> VersionVector {
         let origins = self.origins();
         let floor = |(&origin, known): (&Origin, &Known)| Dot { origin, sequence: known.log.floor };
         origins.known.iter().map(floor).collect()
+    }
+
+    /// Writes a record whose hash does not match over another one.
+    #[cfg(test)]
+    pub(super) fn rot(&self, table: &str, key: &[u8]) {
+        use super::table::{DOCUMENTS, SNAPSHOTS};
+        let rotten: &[u8] = &[1; 60];
+        let write = |transaction: &redb::WriteTransaction| {
+            if table == DOCUMENTS.name {
+                let key: &[u8; 16] = key.try_into().expect("a test gives a key");
+                transaction.open_table(DOCUMENTS.definition)?.insert(key, rotten)?;
+            } else {
+                let key: &[u8; 17] = key.try_into().expect("a test gives a key");
+                transaction.open_table(SNAPSHOTS.definition)?.insert(key, rotten)?;
+            }
+            Ok(())
+        };
+        self.store.write(write).expect("the test's disk takes it");
     }
 
     pub(super) fn name_origin(&self, origin: Origin, region: &RegionName) {

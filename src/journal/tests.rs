@@ -10,3 +10,4 @@ mod ledger;
 #[expect(unreachable_pub, dead_code, reason = "other tests include the same file")]
 #[path = "../../tests/support/sim_disk.rs"]
 mod sim_disk;
+mod sweep;

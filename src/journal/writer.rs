@@ -29,7 +29,7 @@ use anabranch_crdt::version::VersionVector;
 use redb::WriteTransaction;
 use tokio::sync::{mpsc, watch};
 
-use super::apply::Tables;
+use super::apply::{Dropped, Tables};
 use super::incarnation::{Standing, heritage, write_boot};
 use super::ledger::LedgerChange;
 use super::ledger::index::rebuild;
@@ -38,6 +38,7 @@ use super::record::{BootRow, Encoder, Ending, LogRow, OriginRow};
 use super::recovery::{fresh_origin, recover, write_identity};
 use super::shared::Shared;
 use super::store::guarded;
+use super::sweep::{Allowance, Swept, sweep};
 use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, Publish, Row};
 
 /// What the handles ask of the writer thread.
@@ -48,6 +49,7 @@ pub(super) enum Order {
     Save(SyncSender<Result<(), CommitError>>),
     Mend(SyncSender<Result<(), CommitError>>),
     Raise(VersionVector, SyncSender<Result<Arc<Position>, CommitError>>),
+    Sweep(Allowance, SyncSender<Result<Swept, CommitError>>),
 }
 
 /// Owns everything that only the writer thread touches.
@@ -98,6 +100,7 @@ impl Writer {
                 Order::Mend(answer) => drop(answer.send(self.mend())),
                 Order::Save(answer) => drop(answer.send(self.save())),
                 Order::Raise(vector, answer) => drop(answer.send(self.raise(&vector))),
+                Order::Sweep(allowance, answer) => drop(answer.send(self.sweep(&allowance))),
             }
             next = next.or_else(|| orders.blocking_recv());
         }
@@ -144,7 +147,11 @@ impl Writer {
                     self.plan(&mut plan, commit);
                 }
                 Ok(
-                    order @ (Order::Renew(_) | Order::Mend(_) | Order::Save(_) | Order::Raise(..)),
+                    order @ (Order::Renew(_)
+                    | Order::Mend(_)
+                    | Order::Save(_)
+                    | Order::Raise(..)
+                    | Order::Sweep(..)),
                 ) => {
                     other = Some(order);
                     break;
@@ -183,11 +190,14 @@ impl Writer {
         self.shared.pending.fetch_add(remote, Ordering::AcqRel);
         let origins = self.origin_rows(&plan);
         let Self { shared, encoder, .. } = self;
+        let covering = plan.rows.iter().any(|row| matches!(row, Row::Snapshot { .. }));
+        let swept = if covering { shared.swept() } else { VersionVector::new() };
         let written =
-            shared.store.write(|transaction| apply(transaction, encoder, &plan, &origins));
+            shared.store.write(|transaction| apply(transaction, encoder, &plan, &origins, swept));
         match written {
-            Ok(moved) => {
+            Ok((moved, dropped)) => {
                 self.shared.pending.fetch_sub(moved, Ordering::AcqRel);
+                self.shared.note_dropped(dropped);
                 self.shared.note_logs(&origins);
                 self.recovered();
                 Ok(self.announce(plan))
@@ -309,7 +319,10 @@ impl Writer {
             (dot.origin, known.row(dot.sequence, origins.chains.after(dot.origin)))
         }));
         let Self { shared, encoder, .. } = self;
-        match shared.store.write(|transaction| apply(transaction, encoder, &plan, &origins)) {
+        let none = VersionVector::new();
+        let written =
+            shared.store.write(|transaction| apply(transaction, encoder, &plan, &origins, none));
+        match written {
             Ok(_) => {
                 self.shared.note_logs(&origins);
                 self.recovered();
@@ -319,6 +332,28 @@ impl Writer {
                 self.shared.origins().unsaved.extend(origins.iter().map(|(origin, _)| *origin));
                 Err(CommitError::Storage(self.fault(reason, Some(plan))))
             }
+        }
+    }
+
+    /// Takes one step of the sweep of a log.
+    fn sweep(&mut self, allowance: &Allowance) -> Result<Swept, CommitError> {
+        self.writable().map_err(CommitError::Storage)?;
+        let origin = allowance.origin;
+        let plan = Plan::after(&self.durable().vector);
+        let mut row = OriginRow { sequence: plan.vector.sequence(origin), ..OriginRow::default() };
+        if let Some(known) = self.shared.origins().known.get(&origin).cloned() {
+            (row.latest, row.region, row.log) = (known.latest, known.region, known.log);
+        }
+        let Self { shared, encoder, .. } = self;
+        let step = |transaction: &WriteTransaction| sweep(transaction, encoder, row, allowance);
+        match shared.store.write(step) {
+            Ok((swept, row, dropped)) => {
+                self.shared.note_logs(&[(origin, row)]);
+                self.shared.note_dropped(dropped);
+                self.recovered();
+                Ok(swept)
+            }
+            Err(reason) => Err(CommitError::Storage(self.fault(reason, None))),
         }
     }
 
@@ -408,14 +443,15 @@ impl Writer {
     }
 }
 
-/// Writes a plan, and returns how many entries are no longer pending.
+/// Writes a plan, and returns how many entries are no longer pending, and what went from the log.
 fn apply(
     transaction: &WriteTransaction,
     encoder: &mut Encoder,
     plan: &Plan,
     origins: &[(Origin, OriginRow)],
-) -> Result<u64, redb::Error> {
-    let mut tables = Tables::new(transaction, encoder);
+    swept: VersionVector,
+) -> Result<(u64, Dropped), redb::Error> {
+    let mut tables = Tables::new(transaction, encoder).with_swept(swept);
     guarded(|| fill(&mut tables, plan, origins)).unwrap_or_else(|panic| {
         // A table that is dropped on damaged pages might panic again.
         mem::forget(tables);
@@ -427,7 +463,7 @@ fn fill<'p>(
     tables: &mut Tables<'_, 'p>,
     plan: &'p Plan,
     origins: &[(Origin, OriginRow)],
-) -> Result<u64, redb::Error> {
+) -> Result<(u64, Dropped), redb::Error> {
     for (source, entry) in &plan.entries {
         tables.entry(*source, entry)?;
     }
@@ -440,7 +476,7 @@ fn fill<'p>(
     for (origin, row) in origins {
         tables.origin(*origin, row)?;
     }
-    Ok(moved)
+    Ok((moved, tables.dropped()))
 }
 
 /// Tells each caller how its commit went.

@@ -167,6 +167,8 @@ impl Replication {
         // A pull names only what is durable; what came last is awaited before more is asked for.
         // Nor is anything pulled that could not be appended.
         let settled = after == self.durable.sequence(origin) && self.may_append(origin);
+        // What a bootstrap brings need not come as entries as well.
+        let settled = settled && !self.is_bootstrapped(origin, after);
         let chosen = if settled { self.choose_source(origin, after) } else { None };
         let deadline = self.pull_deadline(turn);
         let Some(gap) = self.gaps.get_mut(&origin) else { return };
@@ -187,6 +189,7 @@ impl Replication {
         let tried = self.gaps.get(&origin).and_then(|gap| gap.tried.as_ref());
         let has_more = self.greeted().filter(|(_, peer, link, _)| {
             peer.known.sequence(origin) > after
+                && peer.floors.sequence(origin) <= after
                 && !link.inbox.is_half_full(&self.settings)
                 && self.pulls_on(link.id) < PULLS_PER_LINK
         });
@@ -209,6 +212,10 @@ impl Replication {
     /// question.
     pub(super) fn handle_pull(&mut self, region: &RegionName, pull: Pull, turn: &mut Turn<'_>) {
         let durable = self.durable.sequence(pull.origin);
+        let too_old = pull.after < self.reconcile.floors.sequence(pull.origin);
+        if too_old && let Some(link) = self.link_mut(region).map(|link| link.id) {
+            return self.tell_too_old(link, pull.origin, turn);
+        }
         if pull.origin == self.origin {
             if pull.after > durable {
                 return self.give_way(region, pull.after, turn);

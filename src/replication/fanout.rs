@@ -105,6 +105,7 @@ impl Replication {
     fn read_for_stream(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
         let (origin, durable) = (self.origin, self.durable.sequence(self.origin));
         let ticket = self.next_ticket();
+        let floor = self.reconcile.floors.sequence(origin);
         let Self { settings, peers, reads, .. } = self;
         let Some(link) = peers.get_mut(region).and_then(|peer| peer.link.as_mut()) else { return };
         let after = link.window.sent;
@@ -112,6 +113,12 @@ impl Replication {
         let free = link.stream_read.is_none() && link.stream_read_after <= turn.monotonic();
         if !wanted || !free {
             return;
+        }
+        if after < floor {
+            // What the peer lacks is gone from the log; it will take over whole documents.
+            link.stream_read_after = turn.monotonic() + settings.digest_interval;
+            let id = link.id;
+            return self.tell_too_old(id, origin, turn);
         }
         link.stream_read = Some(ticket);
         let (link, region, purpose) = (link.id, region.clone(), Purpose::Stream);

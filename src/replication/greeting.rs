@@ -39,13 +39,15 @@ impl Replication {
         let Some(region) = self.links.remove(&id) else { return };
         if let Some(peer) = self.peers.get_mut(&region) {
             peer.link = None;
-            peer.last_error = Some(reason);
+            peer.last_error = Some(reason.clone());
         }
         self.reads.retain(|_, reading| reading.link != id);
         self.forget_relays(id);
         self.abandon_pulls(id, turn);
         self.knowledge += 1;
         self.hasten_digests(turn);
+        self.stop_reconciling(id, &reason, turn);
+        self.review_blocked(turn);
     }
 
     /// Takes a peer's introduction: the first on a link, a repeated one, or a renewed one.
@@ -74,6 +76,7 @@ impl Replication {
         link.direct = hello.direct.iter().copied().collect();
         if before.is_none() {
             peer.known = VersionVector::new();
+            peer.floors = VersionVector::new();
             link.window.restart(hello.vector.sequence(own));
         }
         self.learn_hello(region, &hello, before.is_none(), turn);

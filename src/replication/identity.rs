@@ -155,7 +155,7 @@ impl Replication {
         if self.link_mut(region).is_none_or(|link| link.origin != Some(origin)) {
             return;
         }
-        let known = self.known_of(origin, region);
+        let known = self.highest_known(origin, region);
         if known > sequence {
             return self.answer(region, origin, boot, Judgement::Ahead(known), turn);
         }
@@ -241,7 +241,7 @@ impl Replication {
 
     /// Returns the highest sequence of an origin that is here, on its way here, or that another
     /// region than `claimant` is known to have.
-    fn known_of(&self, origin: Origin, claimant: &RegionName) -> Sequence {
+    fn highest_known(&self, origin: Origin, claimant: &RegionName) -> Sequence {
         let others = self.peers.iter().filter(|(region, _)| *region != claimant);
         let others = others.map(|(_, peer)| peer.known.sequence(origin));
         let far = self.rows.iter().filter(|(region, _)| *region != claimant);

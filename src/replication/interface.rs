@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::identity::Incarnation;
 use super::members::{Member, MemberAct, Members, Standing};
+use super::reconcile::{ReconcileEffect, ReconcileInput, ReconcileSettings};
 
 /// One connection to a peer; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +108,8 @@ pub enum Input {
         /// How long to wait for answers.
         wait: Duration,
     },
+    /// What concerns the comparison of whole replicas.
+    Reconcile(ReconcileInput),
     /// The moment that [`super::Replication::poll_timeout`] named has come.
     Timeout,
     /// A region whose certificate is of this cluster asks to join, or to return.
@@ -216,6 +219,8 @@ pub enum Effect {
         /// The table.
         members: Arc<Members>,
     },
+    /// What concerns the comparison of whole replicas; answered with [`Input::Reconcile`].
+    Reconcile(ReconcileEffect),
 }
 
 /// What an operator sees of one peer region.
@@ -276,4 +281,6 @@ pub struct ReplicationSettings {
     pub names: Vec<(Origin, RegionName)>,
     /// Who this process is, and what the journal knows of those before it.
     pub incarnation: Incarnation,
+    /// How replicas are compared.
+    pub reconcile: ReconcileSettings,
 }

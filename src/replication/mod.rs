@@ -38,6 +38,7 @@ mod membership;
 mod names;
 mod peer;
 mod probe;
+pub mod reconcile;
 mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +69,7 @@ use intake::Appending;
 use knowledge::Row;
 use peer::{Link, Peer};
 use probe::Probes;
+use reconcile::Reconcile;
 use samples::Samples;
 
 /// The state machine of one node.
@@ -107,6 +109,7 @@ pub struct Replication {
     gaps: BTreeMap<Origin, Gap>,
     appends: BTreeMap<Ticket, Appending>,
     reads: BTreeMap<Ticket, Reading>,
+    reconcile: Reconcile,
     last_ticket: u64,
     /// Counts what changed in what is known of the regions.
     knowledge: u64,
@@ -192,6 +195,7 @@ impl Replication {
             gaps: BTreeMap::new(),
             appends: BTreeMap::new(),
             reads: BTreeMap::new(),
+            reconcile: Reconcile::default(),
             last_ticket: 0,
             knowledge: 0,
             settings,
@@ -216,6 +220,7 @@ impl Replication {
             Input::Renewed { origin, after } => self.handle_renewed(origin, after, turn),
             Input::Ask { ticket, wait } => self.handle_ask(ticket, wait, turn),
             Input::Vouched { ticket, error } => self.handle_vouched(ticket, error, turn),
+            Input::Reconcile(input) => self.handle_reconcile(input, turn),
             Input::Timeout => self.handle_timeout(turn),
             Input::Joining { member } => self.handle_joining(member, turn),
             Input::Told { by, members } => self.handle_members(&by, members, turn),
@@ -223,6 +228,7 @@ impl Replication {
         }
         self.leave_when_done(turn);
         self.start_pulls(turn);
+        self.reconcile(turn);
     }
 
     /// Returns the next monotonic time at which [`Input::Timeout`] is wanted.
@@ -232,7 +238,8 @@ impl Replication {
         let links = links.map(|link| link.next_timeout(self.settings.digest_interval));
         let settling = self.identity.next_timeout().filter(|_| !self.renewing);
         let gaps = self.gaps.values().map(Gap::next_timeout);
-        links.chain(gaps).chain(self.probes.next_timeout()).chain(settling).min()
+        let asked = self.probes.next_timeout().into_iter().chain(self.next_reconcile());
+        links.chain(gaps).chain(asked).chain(settling).min()
     }
 
     /// Returns what is known of every other region that counts, in the order of their names.
@@ -291,6 +298,16 @@ impl Replication {
             Frame::Probe(probe) => self.handle_probe(&region, probe, turn),
             Frame::ProbeAnswer(answer) => self.handle_answer(&region, answer, turn),
             Frame::Members(members) => self.handle_members(&region, members, turn),
+            Frame::TooOld(too_old) => self.handle_too_old(id, &region, too_old, turn),
+            Frame::Ranges(ranges) => {
+                self.count_reconciled(id, bytes.len());
+                self.handle_ranges(id, &region, ranges, turn);
+            }
+            Frame::Fetch(fetch) => self.handle_fetch(id, &region, fetch, turn),
+            Frame::Bundles(bundles) => {
+                self.count_reconciled(id, bytes.len());
+                self.handle_bundles(id, bundles, turn);
+            }
         }
     }
 

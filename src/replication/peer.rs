@@ -19,6 +19,8 @@ pub(super) struct Peer {
     /// What was durable there when it last spoke; every hello starts it anew, because a peer may
     /// come back with an older disk.
     pub(super) known: VersionVector,
+    /// Up to where its log is gone, as far as it said so on this link.
+    pub(super) floors: VersionVector,
     pub(super) link: Option<Link>,
     pub(super) clock: PeerClock,
     pub(super) last_error: Option<String>,

@@ -6,6 +6,7 @@ use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::DocumentId;
 
 use super::frame::{Digest, Hello, Named, Pull, encode_batch};
+use super::reconcile::ReconcileSettings;
 use super::*;
 
 mod knowledge;
@@ -46,6 +47,7 @@ impl Node {
             digest_interval: SECOND,
             names: vec![(origin(3), region("c")), (origin(4), region("c"))],
             incarnation: Incarnation::default(),
+            reconcile: ReconcileSettings::default(),
         };
         let replication = Replication::new(settings, vector.clone());
         Self { replication, vector, now: SECOND }
@@ -123,6 +125,7 @@ fn done(effect: Effect) -> Option<Done> {
         Effect::ObserveClock { .. }
         | Effect::Members { .. }
         | Effect::Asked { .. }
+        | Effect::Reconcile(_)
         | Effect::ConfirmOrigin
         | Effect::Vouch { .. } => return None,
         Effect::RenewOrigin { .. } => Done::Renew,

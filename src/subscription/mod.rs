@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use crate::document::{Digest, Documents};
 use crate::error::{Error, ErrorKind};
-use crate::journal::{Journal, Position};
+use crate::journal::{Journal, Position, ReadError};
 
 pub use conflicts::{ConflictBell, ConflictEvent, ConflictFollower, Conflicts};
 
@@ -51,6 +51,16 @@ impl Changes {
         Self { journal, documents }
     }
 
+    /// Checks that the journal reaches back to `since`.
+    ///
+    /// # Errors
+    /// `Gone` with code `history_gone`: list the documents, then follow from a later token.
+    pub fn check(&self, since: &VersionVector) -> Result<(), Error> {
+        let floors = self.journal.floors();
+        let Some(dot) = floors.iter().find(|dot| !since.contains(*dot)) else { return Ok(()) };
+        Err(Error::from(ReadError::TooOld { origin: dot.origin, floor: dot.sequence }))
+    }
+
     /// Follows every change that `since` does not include: first what is stored, then what comes.
     #[must_use]
     pub fn follow(&self, since: VersionVector) -> Follower {
@@ -76,7 +86,8 @@ impl Follower {
     /// Waits for the next change.
     ///
     /// # Errors
-    /// `Corrupt`, `Unavailable`.
+    /// `Gone` if the journal no longer reaches back to what was told last; `Corrupt`,
+    /// `Unavailable`.
     ///
     /// # Cancel safety
     /// No event is lost when the future is dropped.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
-use anabranch_crdt::ids::{BootId, Origin, RegionName, Sequence};
+use anabranch_crdt::ids::{BootId, DocumentId, Origin, RegionName, Sequence};
+use anabranch_crdt::version::VersionVector;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -19,11 +20,15 @@ use tracing::Instrument;
 use super::commits::{CommitReceiver, News};
 use super::link::{LinkEvent, LinkHandle};
 use super::questions::{Asker, Questions, questions};
+use super::reconciling::Reconciling;
 use super::refusal::CloseCode;
+use super::replicas::Replicas;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
 
+use crate::document::Documents;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{self, Commit, CommitError, Identity, Journal, Row, Start};
+use crate::replication::reconcile::{ReconcileInput, ReconcileStatus};
 use crate::replication::{
     ClusterView, Effect, Incarnation, Input, LinkId, MemberAct, Members, Now, PeerStatus,
     Replication, ReplicationSettings, SteerError, Ticket,
@@ -41,12 +46,19 @@ pub(crate) struct Driver {
     appends: Appends,
     reads: Reads,
     questions: Questions,
-    effects: Vec<Effect>,
-    status: watch::Sender<Arc<Vec<PeerStatus>>>,
-    cluster: watch::Sender<Arc<ClusterView>>,
     /// The member table, as the link layer and everybody else follow it.
     table: watch::Sender<Arc<Members>>,
     storing: Storing,
+    reconciling: Reconciling,
+    /// What operators ask of reconciliation.
+    requests: mpsc::Receiver<ReconcileInput>,
+    floors: VersionVector,
+    /// When damaged documents were told of.
+    damage_told: Instant,
+    effects: Vec<Effect>,
+    status: watch::Sender<Arc<Vec<PeerStatus>>>,
+    cluster: watch::Sender<Arc<ClusterView>>,
+    reconciliation: watch::Sender<Arc<ReconcileStatus>>,
     /// What of the knowledge of the state machine is published.
     knowledge: u64,
     began: Instant,
@@ -79,6 +91,7 @@ pub(crate) struct Published {
     pub(crate) asker: Asker,
     /// The monotonic clock of the view is counted from here.
     pub(crate) began: Instant,
+    pub(crate) replicas: Replicas,
 }
 
 /// An answer to an effect.
@@ -112,8 +125,15 @@ impl Driver {
         let (cluster, clusters) = watch::channel(Arc::default());
         let (asker, questions) = questions();
         let began = Instant::now();
+        let (reconciliation, reconciliations) = watch::channel(Arc::default());
+        let (requests_sender, requests) = mpsc::channel(MAX_REQUESTS);
         let mut driver = Self {
             replication,
+            reconciling: Reconciling::new(journal.clone(), hooks.documents.clone()),
+            requests,
+            floors: VersionVector::new(),
+            damage_told: Instant::now(),
+            reconciliation,
             appends: Appends::new(journal.clone()),
             reads: Reads::new(journal.clone()),
             journal,
@@ -134,7 +154,14 @@ impl Driver {
         driver.publish_status();
         driver.publish_cluster();
         (driver.hooks.standing)(driver.replication.members());
-        (driver, Published { status: statuses, cluster: clusters, asker, began })
+        driver.tell_floors();
+        let replicas = Replicas {
+            cluster: clusters.clone(),
+            reconciliation: reconciliations,
+            requests: requests_sender,
+        };
+        let published = Published { status: statuses, cluster: clusters, replicas, asker, began };
+        (driver, published)
     }
 
     /// Runs until the journal or the link layer is gone.
@@ -156,13 +183,15 @@ impl Driver {
                     self.questions.take(question);
                     self.ask_questions();
                 }
+                Some(input) = self.reconciling.next() => self.on_reconciled(input),
+                Some(input) = self.requests.recv() => self.handle(Input::Reconcile(input)),
                 event = events.recv(), if takes_frames => self.on_event(event.ok_or_else(closed)?),
                 () = sleep_until(deadline.unwrap_or(self.began)), if deadline.is_some() => {
                     self.hear_commits();
                     self.handle(Input::Timeout);
                 }
                 Some(steering) = steering.recv() => self.on_steering(steering),
-                _ = ticks.tick() => self.publish_status(),
+                _ = ticks.tick() => self.on_tick(),
             }
         }
     }
@@ -173,6 +202,59 @@ impl Driver {
 
     fn takes_frames(&self) -> bool {
         self.appends.under_way < BUSY_APPENDS && self.reads.waiting.len() < BUSY_READS
+    }
+
+    fn on_tick(&mut self) {
+        self.tell_floors();
+        self.publish_status();
+        self.publish_reconciliation();
+        if self.damage_told.elapsed() >= DAMAGE_INTERVAL {
+            self.damage_told = Instant::now();
+            self.tell_damage();
+        }
+    }
+
+    fn publish_reconciliation(&self) {
+        let status = self.replication.reconciliation(self.now());
+        self.reconciliation.send_if_modified(|published| {
+            let changed = **published != status;
+            if changed {
+                *published = Arc::new(status);
+            }
+            changed
+        });
+    }
+
+    /// Tells the state machine which own documents cannot be read: other regions have them whole.
+    fn tell_damage(&mut self) {
+        let damaged = self.hooks.documents.as_ref().map(Documents::damaged).unwrap_or_default();
+        let documents: Vec<DocumentId> = damaged.iter().map(|damaged| damaged.document).collect();
+        if !documents.is_empty() {
+            self.handle(Input::Reconcile(ReconcileInput::Damaged { documents }));
+        }
+    }
+
+    /// Tells the state machine how far back the own log goes, if that has changed.
+    fn tell_floors(&mut self) {
+        let floors = self.journal.floors();
+        if floors != self.floors {
+            self.floors.clone_from(&floors);
+            self.handle(Input::Reconcile(ReconcileInput::Floors { floors }));
+        }
+    }
+
+    fn on_reconciled(&mut self, input: ReconcileInput) {
+        if let ReconcileInput::Raised { .. } = input {
+            // The state machine wants to hear first of what it raised.
+            self.tell_floors();
+            let vector = self.journal.position().borrow().vector.clone();
+            self.handle(Input::Committed { local: Vec::new(), vector });
+        }
+        let raised = matches!(input, ReconcileInput::Raised { .. });
+        self.handle(Input::Reconcile(input));
+        if raised {
+            self.publish_reconciliation();
+        }
     }
 
     fn on_news(&mut self, news: News) {
@@ -346,6 +428,7 @@ impl Driver {
                 self.journal.settle();
             }
             Effect::Vouch { ticket, origin, boot } => self.reads.vouch(ticket, origin, boot),
+            Effect::Reconcile(effect) => self.reconciling.start(effect),
         }
     }
 
@@ -574,6 +657,7 @@ fn replication_settings(settings: &TransportSettings, journal: &Journal) -> Repl
         frame_bytes: settings.frame_bytes,
         batch_entries: settings.batch_entries,
         digest_interval: settings.digest_interval,
+        reconcile: settings.reconcile.clone(),
     }
 }
 
@@ -629,6 +713,12 @@ const RUNNING_READS: usize = 4;
 
 /// From so many waiting reads on, frames wait; a waiting read is a few words.
 const BUSY_READS: usize = 64;
+
+/// Requests of operators that wait; more wait with whoever asks.
+const MAX_REQUESTS: usize = 16;
+
+/// How often damaged documents are told of, as long as there are any.
+const DAMAGE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often what is known of the peers is published.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);

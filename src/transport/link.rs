@@ -98,6 +98,12 @@ impl LinkHandle {
         self.id
     }
 
+    /// Counts the bytes of datagrams sent and received.
+    pub(crate) fn datagram_bytes(&self) -> (u64, u64) {
+        let stats = self.connection.stats();
+        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+    }
+
     /// Queues a frame. A peer that is too slow for what it is sent loses the link; it catches up
     /// by anti-entropy.
     pub(crate) fn send(&self, frame: Bytes) {

@@ -24,8 +24,10 @@ pub mod leaf;
 mod link;
 mod outbox;
 mod questions;
+mod reconciling;
 mod refusal;
 mod region;
+mod replicas;
 mod roster;
 mod tls;
 
@@ -45,9 +47,12 @@ use tracing::Instrument;
 
 pub use commits::{CommitReceiver, CommitSender, commit_channel};
 pub use framing::{FrameError, FrameReader, FrameWriter};
+pub use replicas::Replicas;
 
+use crate::document::Documents;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
+use crate::replication::reconcile::ReconcileSettings;
 use crate::replication::{ClusterView, Member, MemberAct, Members, PeerStatus, decode_members};
 use crate::settings::{Joining, Neighbours, PkiPaths, RegionSettings, Settings};
 use driver::{Driver, Published, Steering};
@@ -86,6 +91,8 @@ pub struct TransportSettings {
     /// How long the other regions may take to confirm that this node goes on with its origin;
     /// then it takes a new one. Nothing is admitted before. Default 2 s.
     pub settle_within: Duration,
+    /// How replicas are compared.
+    pub reconcile: ReconcileSettings,
     /// Delay added to frames on their way to a region, to try out distance. Default none.
     pub delay: BTreeMap<RegionName, Duration>,
     /// Connections that others may have open here at once. Default 1,024.
@@ -115,6 +122,10 @@ impl TransportSettings {
             batch_entries: settings.limits.batch_entries,
             digest_interval: Duration::from_secs(1),
             settle_within: settings.limits.settle_within,
+            reconcile: ReconcileSettings {
+                verify_interval: settings.limits.verify_interval,
+                verify_rate: settings.limits.verify_rate,
+            },
             delay: BTreeMap::new(),
             max_connections: 1_024,
         })
@@ -141,6 +152,9 @@ pub struct TransportHooks {
     pub standing: Arc<dyn Fn(&Members) + Send + Sync>,
     /// Serves offline-first clients; without it they are refused.
     pub leaf: Option<Arc<dyn LeafService>>,
+    /// The documents, which go to other regions whole and come from there when no log goes back far
+    /// enough, or replicas differ; without them this node can do neither.
+    pub documents: Option<Documents>,
 }
 
 impl fmt::Debug for TransportHooks {
@@ -295,6 +309,23 @@ impl TransportHandle {
             || Error::new(ErrorKind::Unavailable, "shutting_down", "the node is shutting down");
         self.steer.send(steering).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
+    }
+
+    /// Counts the bytes of the UDP datagrams that the live link to a region has sent and received;
+    /// `None` while there is no link.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown region.
+    pub fn datagram_bytes(&self, region: &RegionName) -> Result<Option<(u64, u64)>, Error> {
+        let mut counted = None;
+        self.on_region(region, |region| counted = region.datagram_bytes())?;
+        Ok(counted)
+    }
+
+    /// Returns a view of the replicas in other regions.
+    #[must_use]
+    pub fn replicas(&self) -> Replicas {
+        self.published.replicas.clone()
     }
 
     /// Changes where the node of a region is, until the region itself says where it is.

@@ -158,6 +158,11 @@ impl Region {
         }
     }
 
+    /// Counts the bytes of datagrams that the live link has sent and received.
+    pub(crate) fn datagram_bytes(&self) -> Option<(u64, u64)> {
+        self.state.borrow().live.as_ref().map(|live| live.handle.datagram_bytes())
+    }
+
     /// Cuts the link or lets it come up again.
     pub(crate) fn set_link(&self, link: LinkState) {
         let mut cut = None;

@@ -17,6 +17,7 @@ mod http;
 mod interop;
 mod limits;
 mod process;
+mod reconcile;
 mod replication;
 mod session;
 mod story;

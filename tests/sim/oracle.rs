@@ -76,6 +76,8 @@ impl Oracle {
             | Frame::ProbeAnswer(_)
             | Frame::Claim(_)
             | Frame::Verdict(_) => {}
+            // What is said of whole documents is checked where there are any.
+            Frame::TooOld(_) | Frame::Ranges(_) | Frame::Fetch(_) | Frame::Bundles(_) => {}
         }
     }
 

@@ -16,7 +16,8 @@ use crate::settings::{Joining, Limits, Neighbours, RegionSettings, Settings};
 /// Running nodes, one per region.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    nodes: Vec<Node>,
+    /// The nodes that run, each with what it is started from.
+    nodes: Vec<(Settings, Option<Node>)>,
     _dir: TemporaryDirectory,
 }
 
@@ -45,30 +46,67 @@ impl Cluster {
                 pki,
                 joining: Joining::default(),
             };
-            let node = NodeBuilder::new(settings).start().await;
-            nodes.push(node.map_err(|error| Failure::General(with_sources(&error)))?);
+            let node = start(&settings).await?;
+            nodes.push((settings, Some(node)));
         }
         Ok(Self { nodes, _dir: dir })
     }
 
     /// Returns where the nodes listen for HTTP.
     pub(super) fn authorities(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.http_addr().to_string()).collect()
+        self.running().map(|node| node.http_addr().to_string()).collect()
     }
 
     /// Returns the documents of the first node.
     pub(super) fn documents(&self) -> Result<Documents, Failure> {
-        let first = self.nodes.first().map(Node::documents);
+        let first = self.running().next().map(Node::documents);
         first.ok_or_else(|| Failure::General("no node did start".to_owned()))
     }
 
     /// Stops the nodes and removes their data.
     pub(super) async fn stop(self) -> Result<(), Failure> {
-        for node in self.nodes {
-            node.shutdown().await.map_err(|error| Failure::General(with_sources(&error)))?;
+        for node in self.nodes.into_iter().filter_map(|(_, node)| node) {
+            stop(node).await?;
         }
         Ok(())
     }
+
+    /// Returns one of the nodes, which runs.
+    pub(super) fn node(&self, number: usize) -> Result<&Node, Failure> {
+        let node = self.nodes.get(number).and_then(|(_, node)| node.as_ref());
+        node.ok_or_else(|| Failure::General(format!("node {number} does not run")))
+    }
+
+    /// Stops one of the nodes, and returns what it is started from.
+    pub(super) async fn stop_one(&mut self, number: usize) -> Result<Settings, Failure> {
+        let gone = || Failure::General(format!("there is no node {number}"));
+        let (settings, node) = self.nodes.get_mut(number).ok_or_else(gone)?;
+        if let Some(node) = node.take() {
+            stop(node).await?;
+        }
+        Ok(settings.clone())
+    }
+
+    /// Starts one of the nodes again.
+    pub(super) async fn start_one(&mut self, number: usize) -> Result<(), Failure> {
+        let gone = || Failure::General(format!("there is no node {number}"));
+        let (settings, node) = self.nodes.get_mut(number).ok_or_else(gone)?;
+        *node = Some(start(settings).await?);
+        Ok(())
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter_map(|(_, node)| node.as_ref())
+    }
+}
+
+async fn start(settings: &Settings) -> Result<Node, Failure> {
+    let node = NodeBuilder::new(settings.clone()).start().await;
+    node.map_err(|error| Failure::General(with_sources(&error)))
+}
+
+async fn stop(node: Node) -> Result<(), Failure> {
+    node.shutdown().await.map_err(|error| Failure::General(with_sources(&error)))
 }
 
 fn region(number: usize) -> Result<RegionSettings, Failure> {

@@ -7,6 +7,7 @@ mod load;
 mod propagation;
 mod report;
 mod request;
+mod returning;
 mod settling;
 mod wire;
 
@@ -77,12 +78,15 @@ const EXAMPLES: &str = "\
 Examples:
   anabranch bench
   anabranch bench --seconds 20 --data /mnt/nvme --only updates,propagation
+  anabranch bench --only catchup,reconnect,bootstrap,verify --documents 1000000
   anabranch bench --url http://127.0.0.1:3031 --url-b http://127.0.0.1:3032 -o json
 
 Documents have ten fields of ninety letters, together 1 KB. Load, nodes and ceilings share this
 machine. `http` is a server that stores nothing, asked with bodies of the same size; `http +
 commit` also commits each body to redb, in groups, before it answers. With --url the documents
-of the run stay in the node, in a collection of their own, and no conflicts are measured.";
+of the run stay in the node, in a collection of their own, and no conflicts are measured.
+Regions that come back (`catchup`, `reconnect`, `bootstrap`, `verify`) are measured when they are
+asked for, on two nodes in this process; what they sent is told on stderr.";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,6 +103,14 @@ enum Workload {
     Conflicts,
     /// 10,000 conflicts, settled by one rule
     Settling,
+    /// A region that missed 100,000 changes of 10,000 documents
+    Catchup,
+    /// A link that comes back when nothing has changed
+    Reconnect,
+    /// A region that takes over every document
+    Bootstrap,
+    /// Two regions that compare documents, which are all equal
+    Verify,
 }
 
 impl Workload {
@@ -110,6 +122,10 @@ impl Workload {
             Self::Propagation => "propagation",
             Self::Conflicts => "conflicts",
             Self::Settling => "settling",
+            Self::Catchup => "catch-up",
+            Self::Reconnect => "reconnect",
+            Self::Bootstrap => "bootstrap",
+            Self::Verify => "verify",
         }
     }
 
@@ -118,9 +134,14 @@ impl Workload {
         match self {
             Self::Updates => ("PATCH", "application/merge-patch+json", one_field()),
             Self::Creates => ("PUT", "application/json", document()),
-            Self::Reads | Self::Propagation | Self::Conflicts | Self::Settling => {
-                ("GET", "", String::new())
-            }
+            Self::Reads
+            | Self::Propagation
+            | Self::Conflicts
+            | Self::Settling
+            | Self::Catchup
+            | Self::Reconnect
+            | Self::Bootstrap
+            | Self::Verify => ("GET", "", String::new()),
         }
     }
 }
@@ -138,6 +159,7 @@ pub(crate) async fn run(args: BenchArgs) -> Result<(), Failure> {
     all.extend(bench.run_propagation().await?);
     all.extend(bench.run_conflicts().await?);
     all.extend(bench.run_settling().await?);
+    all.extend(bench.run_returning().await?);
     match bench.args.output {
         Format::Json => print_json(&report::json(&all, &bench.settings())),
         Format::Table => print(report::table(&all, terminal_width())),
@@ -251,6 +273,30 @@ impl Bench {
         settling::measure(&self.base).await
     }
 
+    /// Measures regions that come back, with nodes of their own. It takes minutes, so it is done
+    /// only when it is asked for.
+    async fn run_returning(&self) -> Result<Vec<Figures>, Failure> {
+        let mut all = Vec::new();
+        for workload in &self.args.only {
+            let documents = self.args.documents;
+            let measured = match workload {
+                Workload::Catchup => returning::catch_up(&self.base).await?,
+                Workload::Reconnect => returning::reconnect(&self.base, documents).await?,
+                Workload::Bootstrap => returning::bootstrap(&self.base, documents).await?,
+                Workload::Verify => returning::verify(&self.base, documents).await?,
+                Workload::Updates
+                | Workload::Creates
+                | Workload::Reads
+                | Workload::Propagation
+                | Workload::Conflicts
+                | Workload::Settling => continue,
+            };
+            let workload = workload.title();
+            all.push(Figures { workload, measured, http: None, commit: None });
+        }
+        Ok(all)
+    }
+
     /// Measures the node, then the ceilings with answers as long as the node's.
     async fn measure(
         &self,
@@ -281,7 +327,11 @@ impl Bench {
             | Workload::Reads
             | Workload::Propagation
             | Workload::Conflicts
-            | Workload::Settling => document_path(&self.collection),
+            | Workload::Settling
+            | Workload::Catchup
+            | Workload::Reconnect
+            | Workload::Bootstrap
+            | Workload::Verify => document_path(&self.collection),
         }
     }
 
@@ -293,7 +343,11 @@ impl Bench {
             | Workload::Reads
             | Workload::Propagation
             | Workload::Conflicts
-            | Workload::Settling => {
+            | Workload::Settling
+            | Workload::Catchup
+            | Workload::Reconnect
+            | Workload::Bootstrap
+            | Workload::Verify => {
                 Requests::random(template, self.args.documents, connection, stride)
             }
         }

@@ -166,3 +166,85 @@ async fn a_large_document_comes_in_parts() {
     assert!(parts > 3, "{parts}");
     check_equal(&one, &other).await;
 }
+
+/// Overwrites a record on disk with one whose hash does not match.
+fn rot(node: &Fixture, table: &'static str, key: &[u8]) {
+    node.journal.rot(table, key);
+}
+
+#[tokio::test]
+async fn a_damaged_document_is_listed_and_mended_by_a_bundle() {
+    let (one, other) = (Fixture::new("eu-west"), Fixture::new("us-east"));
+    one.put("latest/a", json!({"title": "one", "n": 0})).await.unwrap();
+    one.send_to(&other).await;
+    other.patch("latest/a", json!({"title": "other"})).await.unwrap();
+    one.patch("latest/a", json!({"title": "one again"})).await.unwrap();
+    one.send_to(&other).await;
+    other.send_to(&one).await;
+    check_equal(&one, &other).await;
+    // What only this region has must not be lost when another region's copy takes its place.
+    let bundle = async || {
+        let id = DocumentId::from(&at("latest/a"));
+        other.documents.export(id, Vec::new()).await.unwrap()
+    };
+    let theirs = bundle().await;
+    one.patch("latest/a", json!({"n": "only here"})).await.unwrap();
+    let before = one.json("latest/a").await;
+
+    let one = one.restart("eu-west").await;
+    let id = DocumentId::from(&at("latest/a"));
+    rot(&one, "documents-1", id.as_bytes());
+    assert_eq!(one.documents.read(&at("latest/a")).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let damaged = one.documents.damaged();
+    assert_eq!(damaged.iter().map(|damaged| damaged.document).collect::<Vec<_>>(), [id]);
+    assert_eq!(one.journal.digests(IdRange::all(), 9).unwrap()[0], (id, [0; 16], false));
+    let adopted = one.documents.adopt(vec![theirs]).await.unwrap();
+    assert_eq!(adopted, [Adopted::Whole]);
+    assert_eq!(one.json("latest/a").await, before);
+    assert!(one.documents.damaged().is_empty());
+    one.send_to(&other).await;
+    other.send_to(&one).await;
+    check_equal(&one, &other).await;
+    let one = one.restart("eu-west").await;
+    assert_eq!(one.json("latest/a").await, before);
+    assert!(one.journal.scrub().unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn the_snapshot_before_stands_in_for_one_that_rotted() {
+    let one = Fixture::new("eu-west");
+    for number in 0..140 {
+        one.put("notes/a", json!({"n": number})).await.unwrap();
+    }
+    let one = one.restart("eu-west").await;
+    let id = DocumentId::from(&at("notes/a"));
+    rot(&one, "snapshots-1", &[id.as_bytes().as_slice(), &[0]].concat());
+    assert!(one.journal.load(id).unwrap().older);
+    one.patch("notes/a", json!({"more": true})).await.unwrap();
+    assert_eq!(one.json("notes/a").await, json!({"n": 139, "more": true}));
+    // The write took a new snapshot.
+    one.documents.heads(id).await.unwrap();
+    assert!(!one.journal.load(id).unwrap().older);
+    assert!(one.documents.damaged().is_empty());
+    assert!(one.journal.scrub().unwrap().is_clean());
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_applied_is_listed() {
+    let one = Fixture::new("eu-west");
+    let origin = Origin::of_region(&"us-east".parse().unwrap(), [7; 16]);
+    let entry = Entry {
+        origin,
+        sequence: Sequence(1),
+        document: DocumentId::from(&at("notes/a")),
+        name: Some(at("notes/a")),
+        admitted: Timestamp(1),
+        change: Bytes::from_static(b"no change"),
+    };
+    let dot = entry.dot();
+    one.append(vec![entry]).await;
+    assert_eq!(one.json("notes/a").await, Value::Null);
+    let listed = one.documents.quarantined();
+    assert_eq!(listed.iter().map(|entry| entry.dot).collect::<Vec<_>>(), [dot]);
+    assert!(listed[0].reason.contains("not readable"), "{}", listed[0].reason);
+}

@@ -1,18 +1,24 @@
 //! Power failures at any write, also while the journal recovers from one: what was acknowledged
-//! is there, and all that is there is what some whole number of commits left.
+//! is there, and all that is there is what some whole number of commits left. Logs are swept in
+//! between: what a document needs stays.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{CollectionName, DocumentId, Origin, Sequence};
+use anabranch_crdt::ids::{CollectionName, DocumentId, Origin, Sequence, Timestamp};
+use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
+use redb::ReadableTable;
 
 use super::fixture::*;
 use super::ledger::check_index;
 use super::sim_disk::{Dice, SimDisk};
-use crate::journal::{DocumentRow, Draft, Journal, LedgerRow, Row};
+use crate::journal::reader::open;
+use crate::journal::store::unreadable;
+use crate::journal::{Allowance, CommitError, DocumentRow, Draft, Journal, LedgerRow, Row};
+use crate::journal::{record, table};
 
 const SEEDS: u64 = 300;
 const DOCUMENTS: u64 = 6;
@@ -37,6 +43,8 @@ struct Model {
     conflicts: BTreeMap<(DocumentId, ConflictId), LedgerRow>,
     redecided: BTreeMap<CollectionName, Bytes>,
     members: Option<Bytes>,
+    /// Entries that the newest snapshot has and the one before lacks.
+    kept: BTreeSet<(DocumentId, Dot)>,
 }
 
 impl Model {
@@ -66,6 +74,8 @@ impl Model {
             }
             Row::Snapshot { document, bytes, covers } => {
                 self.snapshots.insert(document, bytes);
+                self.kept.retain(|(id, _)| *id != document);
+                self.kept.extend(covers.iter().map(|dot| (document, *dot)));
                 self.tails.retain(|(id, dot)| *id != document || !covers.contains(dot));
             }
             Row::Reached(..) => {}
@@ -82,6 +92,21 @@ impl Model {
         }
     }
 
+    /// What a journal with these floors can answer of it.
+    fn above(&self, floors: &VersionVector) -> Self {
+        let mut model = Self { kept: BTreeSet::new(), ..self.clone() };
+        model.entries.retain(|dot, _| !floors.contains(*dot));
+        model
+    }
+
+    /// Checks that the entries which a document needs are there, wherever the floors are.
+    fn check_needed(&self, journal: &Journal) {
+        let stored = stored_entries(journal);
+        for (_, dot) in self.tails.iter().chain(&self.pending).chain(&self.kept) {
+            assert_eq!(stored.get(dot), self.entries.get(dot), "{dot:?} is needed");
+        }
+    }
+
     fn reached(&self, of: Origin) -> u64 {
         self.entries.keys().filter(|dot| dot.origin == of).count() as u64
     }
@@ -90,7 +115,8 @@ impl Model {
     fn read(journal: &Journal) -> Self {
         let mut model = Self::default();
         for (origin, _) in journal.origins() {
-            let entries = journal.entries(origin, Sequence::ZERO, usize::MAX, usize::MAX).unwrap();
+            let floor = journal.floors().sequence(origin);
+            let entries = journal.entries(origin, floor, usize::MAX, usize::MAX).unwrap();
             model.entries.extend(entries.into_iter().map(|entry| (entry.dot(), entry)));
         }
         for number in 0..DOCUMENTS {
@@ -107,6 +133,20 @@ impl Model {
         model.conflicts.extend(ledger.map(|row| ((row.document, row.conflict), row.row)));
         model
     }
+}
+
+/// Every entry that is on disk, also below the floors.
+pub(super) fn stored_entries(journal: &Journal) -> BTreeMap<Dot, Entry> {
+    let read = |transaction: &redb::ReadTransaction| {
+        let mut found = BTreeMap::new();
+        for pair in open(transaction, &table::ENTRIES)?.iter().map_err(unreadable)? {
+            let (key, value) = pair.map_err(unreadable)?;
+            let dot = table::entry_dot(key.value())?;
+            found.insert(dot, record::entry(key.value(), dot, value.value())?);
+        }
+        Ok(found)
+    };
+    journal.inner.shared.store.read(read).unwrap()
 }
 
 fn id(number: u64) -> DocumentId {
@@ -136,7 +176,9 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
         0 => rows.push(Row::Applied(document, of(&model.pending))),
         1 => {
             let (bytes, covers) = (Bytes::from(change.clone()), of(&model.tails));
+            let again = Row::Snapshot { document, bytes: bytes.clone(), covers: Vec::new() };
             rows.push(Row::Snapshot { document, bytes, covers });
+            rows.extend((dice.roll(2) == 0).then_some(again));
         }
         2 => {
             // A conflict is of one document.
@@ -185,8 +227,24 @@ fn work(journal: &Journal, dice: &mut Dice, states: &mut Vec<Model>) -> usize {
                 Err(_) => return acknowledged,
             }
         }
+        if sweep(journal, dice).is_err() {
+            return acknowledged;
+        }
     }
     acknowledged
+}
+
+/// Sweeps some log as far as the dice say.
+fn sweep(journal: &Journal, dice: &mut Dice) -> Result<(), CommitError> {
+    let of = [origin(OWN), foreign(0), foreign(1)][dice.roll(3) as usize];
+    let reached = journal.position().borrow().vector.sequence(of).0;
+    let upto = (Sequence(dice.roll(reached + 1)), Timestamp::MAX);
+    let allowance = Allowance { origin: of, everywhere: upto, elsewhere: upto, excess: 0 };
+    let before = journal.floors();
+    let swept = journal.sweep(allowance)?;
+    assert!(swept.floor <= upto.0.max(before.sequence(of)), "{swept:?}");
+    assert_eq!(journal.floors().sequence(of), swept.floor);
+    Ok(())
 }
 
 /// Opens the journal after a crash; the power may fail a few times in the middle of that.
@@ -201,7 +259,7 @@ fn reopen(disk: &SimDisk, dice: &mut Dice) -> Journal {
     Journal::open_backend(disk.backend(), options_of_one_origin()).expect("the journal opens")
 }
 
-fn survive(seed: u64) {
+fn survive(seed: u64) -> u64 {
     let mut dice = Dice(seed);
     let disk = SimDisk::new(dice.next());
     let mut states = vec![Model::default()];
@@ -209,13 +267,17 @@ fn survive(seed: u64) {
     for _ in 0..4 {
         disk.crash_after(1 + dice.roll(120));
         let acknowledged = work(&journal, &mut dice, &mut states);
+        let floors = journal.floors();
         drop(journal);
         journal = reopen(&disk, &mut dice);
+        assert!(journal.floors().includes(&floors), "a floor went back");
         let found = Model::read(&journal);
-        let commits = found.reached(origin(OWN)) as usize;
+        let commits = journal.position().borrow().vector.sequence(origin(OWN)).0 as usize;
         assert!(commits >= acknowledged, "{commits} of {acknowledged} commits are left");
         states.truncate(commits + 1);
-        assert_eq!(states.get(commits), Some(&found), "after {commits} commits");
+        let expected = &states[commits];
+        assert_eq!(expected.above(&journal.floors()), found, "after {commits} commits");
+        expected.check_needed(&journal);
         assert!(journal.scrub().unwrap().is_clean());
         check_index(&journal);
         if dice.roll(2) == 0 {
@@ -226,15 +288,21 @@ fn survive(seed: u64) {
             assert_eq!(Model::read(&journal), found, "the next process sees something else");
         }
     }
+    let vector = journal.position().borrow().vector.clone();
+    let all: u64 = vector.iter().map(|dot| dot.sequence.0).sum();
+    all - stored_entries(&journal).len() as u64
 }
 
 #[test]
 fn acknowledged_commits_survive_any_crash() {
+    let mut dropped = 0;
     for seed in 0..SEEDS {
-        if catch_unwind(AssertUnwindSafe(|| survive(seed))).is_err() {
+        let Ok(gone) = catch_unwind(AssertUnwindSafe(|| survive(seed))) else {
             panic!("SEED={seed}");
-        }
+        };
+        dropped += gone;
     }
+    assert!(dropped > SEEDS / 2, "only {dropped} entries were dropped");
 }
 
 /// The power fails at each operation of creating a journal in turn. The bytes that are left are

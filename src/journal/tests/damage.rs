@@ -10,6 +10,7 @@ use redb::ReadableTable as _;
 
 use super::fixture::*;
 use super::sim_disk::{Dice, SimDisk};
+use crate::journal::table;
 use crate::journal::{
     Journal, JournalOptions, LedgerCount, LedgerFilter, LedgerPage, Listed, OpenError, ReadError,
     Row, SettledConflict, StoredConflict, StoredDocument,
@@ -38,7 +39,11 @@ fn everything(journal: &Journal) -> Result<Everything, ReadError> {
     });
     let documents = (0..DOCUMENTS).map(|number| {
         let id = anabranch_crdt::ids::DocumentId::from(&name(&format!("notes/{number}")));
-        let StoredDocument { row, snapshot, tail, pending } = journal.load(id)?;
+        let StoredDocument { row, snapshot, older, tail, pending } = journal.load(id)?;
+        if older {
+            // The damage was found, and the snapshot before stands in.
+            return Err(ReadError::Corrupt { table: table::SNAPSHOTS.name });
+        }
         assert_eq!(journal.row(id)?, (row.clone(), !pending.is_empty()));
         Ok(format!("{row:?} {snapshot:?} {tail:?} {pending:?}"))
     });

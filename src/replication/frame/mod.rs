@@ -12,7 +12,9 @@ mod batch;
 mod control;
 mod hearsay;
 mod identity;
+mod reconcile;
 
+use anabranch_crdt::bundle::BundleError;
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
@@ -23,6 +25,7 @@ use super::members::{self, Member, MemberDecodeError};
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
 pub use hearsay::{Knowledge, KnownRow, MAX_ROWS, Probe, ProbeAnswer, ProbeId};
 pub use identity::{Claim, Judgement, Verdict};
+pub use reconcile::{Bundles, Fetch, ITEM_BYTES, MAX_DOCUMENTS, MAX_LISTED, Ranges, TooOld};
 
 use super::knowledge::Stamp;
 
@@ -69,6 +72,14 @@ pub enum Frame {
     Claim(Claim),
     /// Whether the receiver is who it claims to be.
     Verdict(Verdict),
+    /// The log does not go back to what the receiver lacks.
+    TooOld(TooOld),
+    /// A comparison of ranges of documents.
+    Ranges(Ranges),
+    /// A request for whole documents.
+    Fetch(Fetch),
+    /// Whole documents, or what of them was lacking.
+    Bundles(Bundles),
 }
 
 /// What is told of an origin besides its entries; it never changes.
@@ -184,6 +195,9 @@ pub enum DecodeError {
     /// Bytes follow the end of the frame.
     #[error("bytes after the end of the frame")]
     Trailing,
+    /// A bundle in the frame is none.
+    #[error("{0}")]
+    Bundle(#[from] BundleError),
     /// The frame has a format that this release does not know.
     #[error("unknown frame format {0}")]
     Version(u8),
@@ -206,6 +220,10 @@ impl Frame {
             Self::Members(members) => control::encode_members(members),
             Self::Claim(claim) => identity::encode_claim(claim),
             Self::Verdict(verdict) => identity::encode_verdict(verdict),
+            Self::TooOld(too_old) => reconcile::encode_too_old(too_old),
+            Self::Ranges(ranges) => reconcile::encode_ranges(ranges),
+            Self::Fetch(fetch) => reconcile::encode_fetch(fetch),
+            Self::Bundles(bundles) => reconcile::encode_bundles(bundles),
         }
     }
 
@@ -232,6 +250,10 @@ impl Frame {
             KIND_MEMBERS => Ok(Self::Members(members::decode_members(body)?)),
             KIND_CLAIM => identity::decode_claim(body).map(Self::Claim),
             KIND_VERDICT => identity::decode_verdict(body).map(Self::Verdict),
+            KIND_TOO_OLD => reconcile::decode_too_old(bytes.slice(2..)).map(Self::TooOld),
+            KIND_RANGES => reconcile::decode_ranges(bytes.slice(2..)).map(Self::Ranges),
+            KIND_FETCH => reconcile::decode_fetch(bytes.slice(2..)).map(Self::Fetch),
+            KIND_BUNDLES => reconcile::decode_bundles(bytes.slice(2..)).map(Self::Bundles),
             unknown => Err(DecodeError::Kind(unknown)),
         }
     }
@@ -249,6 +271,10 @@ const KIND_PROBE_ANSWER: u8 = 9;
 const KIND_MEMBERS: u8 = 10;
 const KIND_CLAIM: u8 = 11;
 const KIND_VERDICT: u8 = 12;
+const KIND_TOO_OLD: u8 = 13;
+const KIND_RANGES: u8 = 14;
+const KIND_FETCH: u8 = 15;
+const KIND_BUNDLES: u8 = 16;
 
 #[cfg(test)]
 mod tests;

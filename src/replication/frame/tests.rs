@@ -1,14 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use anabranch_crdt::bundle::{Bundle, BundledChange, IdRange};
 use anabranch_crdt::entry::{Dot, Entry};
-use anabranch_crdt::ids::{BootId, DocumentId};
+use anabranch_crdt::ids::{BootId, ChangeHash, DocumentId};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
 use crate::replication::members::arbitrary::tables;
+use crate::replication::reconcile::{
+    Ask, AskNumber, BatchNumber, Content, DocumentDigest, Fingerprint, Part, RunId, Want,
+};
 
 fn origins() -> impl Strategy<Value = Origin> {
     any::<[u8; 16]>().prop_map(Origin::from_bytes)
@@ -100,7 +104,88 @@ fn hearsay() -> impl Strategy<Value = Frame> {
     prop_oneof![knowledge, id().prop_map(|id| Frame::Probe(Probe { id })), answer]
 }
 
+fn ids() -> impl Strategy<Value = DocumentId> {
+    any::<[u8; 16]>().prop_map(DocumentId::from_bytes)
+}
+
+fn items() -> impl Strategy<Value = Vec<DocumentDigest>> {
+    let item = (ids(), any::<[u8; 16]>(), any::<bool>());
+    let item =
+        item.prop_map(|(document, digest, pending)| DocumentDigest { document, digest, pending });
+    vec(item, 0..6)
+}
+
+fn parts() -> impl Strategy<Value = Vec<Part>> {
+    let fingerprint = any::<[u8; 16]>().prop_map(Fingerprint);
+    let content = prop_oneof![
+        Just(Content::Equal),
+        (any::<u32>(), fingerprint).prop_map(|(count, sum)| Content::Counted(count, sum)),
+        items().prop_map(Content::Listed),
+    ];
+    let part = (proptest::option::of(ids()), content);
+    vec(part.prop_map(|(end, content)| Part { end, content }), 0..5)
+}
+
+fn ranges() -> impl Strategy<Value = Ranges> {
+    let ask = (ids(), ids(), any::<bool>(), any::<u32>(), any::<[u8; 16]>()).prop_map(
+        |(one, other, open, count, sum)| {
+            let (first, end) = (one.min(other), Some(one.max(other)));
+            let end = end.filter(|end| !open && *end > first);
+            Ask { range: IdRange { first, end }, count, fingerprint: Fingerprint(sum) }
+        },
+    );
+    let ask = (any::<u64>(), any::<u32>(), ask).prop_map(|(run, number, ask)| Ranges::Ask {
+        run: RunId(run),
+        number: AskNumber(number),
+        ask,
+    });
+    let answer = (any::<u64>(), any::<u32>(), parts()).prop_map(|(run, number, parts)| {
+        Ranges::Answer { run: RunId(run), number: AskNumber(number), parts }
+    });
+    prop_oneof![ask, answer]
+}
+
+fn fetches() -> impl Strategy<Value = Fetch> {
+    let have = vec(any::<[u8; 32]>().prop_map(ChangeHash), 0..3);
+    let want = (ids(), have).prop_map(|(document, have)| Want { document, have });
+    let want = (any::<u64>(), any::<u32>(), any::<u32>(), vec(want, 0..4)).prop_map(
+        |(run, number, bytes, wants)| Fetch::Want {
+            run: RunId(run),
+            number: BatchNumber(number),
+            bytes,
+            wants,
+        },
+    );
+    prop_oneof![want, vec(ids(), 0..4).prop_map(|documents| Fetch::Offer { documents })]
+}
+
+fn bundles() -> impl Strategy<Value = Bundles> {
+    let name = proptest::option::of("[a-z0-9]{1,8}/[a-zé/ ]{1,20}");
+    let change = (vec(any::<u8>(), 1..40), 0..=Timestamp::MAX.0, origins()).prop_map(
+        |(change, admitted, by)| BundledChange {
+            change: change.into(),
+            admitted: Timestamp(admitted),
+            by,
+        },
+    );
+    let heads = btree_set(any::<[u8; 32]>().prop_map(ChangeHash), 0..3);
+    let bundle = (ids(), name, heads, vectors(), vec(change, 0..4)).prop_map(
+        |(document, name, heads, dots, changes)| {
+            let name = name.map(|name| name.parse().unwrap());
+            let (heads, dots) = (heads.into_iter().collect(), dots.iter().collect());
+            Bundle { document, name, heads, changes, dots }
+        },
+    );
+    let lists = (vec(bundle, 0..3), vec(ids(), 0..3), vec(ids(), 0..3));
+    (any::<u64>(), any::<u32>(), lists).prop_map(|(run, number, (bundles, absent, unreadable))| {
+        let (run, number) = (RunId(run), BatchNumber(number));
+        Bundles { run, number, bundles, absent, unreadable }
+    })
+}
+
 fn frames() -> impl Strategy<Value = Frame> {
+    let floor = (origins(), 1..u64::MAX);
+    let too_old = floor.prop_map(|(origin, floor)| TooOld { origin, floor: Sequence(floor) });
     let region = "[a-zA-Z0-9][a-z0-9_.-]{0,31}".prop_map(|name| name.parse().unwrap());
     let said = (any::<bool>(), stamps(), any::<u64>());
     let hello = (region, origins(), vectors(), names(), sets(), said).prop_map(
@@ -131,6 +216,10 @@ fn frames() -> impl Strategy<Value = Frame> {
         tables().prop_map(Frame::Members),
         claims().prop_map(Frame::Claim),
         verdicts().prop_map(Frame::Verdict),
+        too_old.prop_map(Frame::TooOld),
+        ranges().prop_map(Frame::Ranges),
+        fetches().prop_map(Frame::Fetch),
+        bundles().prop_map(Frame::Bundles),
     ]
 }
 
@@ -204,6 +293,26 @@ fn a_vector_out_of_order_is_refused() {
     let end = bytes.len();
     bytes[end - 48..].rotate_left(24);
     assert!(matches!(Frame::decode(&bytes.into()), Err(DecodeError::Form("version vector"))));
+}
+
+/// What a peer claims to list is not believed before it is there.
+#[test]
+fn a_claimed_list_without_its_items_is_refused_before_anything_is_allocated() {
+    let lists = [
+        (KIND_RANGES, vec![1; 13], vec![16_u32]),
+        (KIND_FETCH, vec![1], vec![1_000]),
+        (KIND_BUNDLES, vec![0; 12], vec![1_000]),
+        (KIND_BUNDLES, vec![0; 12], vec![0, 0, 900]),
+    ];
+    for (kind, head, counts) in lists {
+        let mut bytes = vec![FORMAT_VERSION, kind];
+        bytes.extend_from_slice(&head);
+        counts.iter().for_each(|count| bytes.extend_from_slice(&count.to_be_bytes()));
+        assert!(matches!(Frame::decode(&bytes.into()), Err(DecodeError::Short)), "{kind}");
+    }
+    let mut bytes = vec![FORMAT_VERSION, KIND_FETCH, 1];
+    bytes.extend_from_slice(&u32::MAX.to_be_bytes());
+    assert!(matches!(Frame::decode(&bytes.into()), Err(DecodeError::Range("documents"))));
 }
 
 /// A digest of the first release, which said nothing of wall clocks.

@@ -79,6 +79,7 @@ impl Machines {
             batch_entries: 10,
             digest_interval: SECOND,
             names: disk.names.clone().into_iter().collect(),
+            reconcile: ReconcileSettings::default(),
             incarnation: Incarnation {
                 boot,
                 before,
@@ -221,7 +222,10 @@ impl Machines {
                 machine.disk.names.insert(origin, region);
                 machine.disk.chains.note(origin, after);
             }
-            Effect::ObserveClock { .. } | Effect::Asked { .. } | Effect::Members { .. } => {}
+            Effect::ObserveClock { .. }
+            | Effect::Asked { .. }
+            | Effect::Members { .. }
+            | Effect::Reconcile(_) => {}
             Effect::RenewOrigin { reason } => {
                 machine.renewed.push(reason);
                 let after = machine.disk.renew(fresh, &machine.region);
@@ -281,7 +285,15 @@ impl Machine {
             | Frame::Pull(_)
             | Frame::Names(_)
             | Frame::Claim(_)
-            | Frame::Verdict(_) => return,
+            | Frame::Verdict(_)
+            | Frame::Knowledge(_)
+            | Frame::Probe(_)
+            | Frame::ProbeAnswer(_)
+            | Frame::Members(_)
+            | Frame::TooOld(_)
+            | Frame::Ranges(_)
+            | Frame::Fetch(_)
+            | Frame::Bundles(_) => return,
         };
         let longest = self.longest.entry(kind).or_default();
         *longest = bytes.len().max(*longest);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::super::reconcile::ReconcileSettings;
 use super::super::*;
 use super::{SECOND, entry, origin, region};
 
@@ -153,6 +154,7 @@ impl Wired {
             Effect::Close { .. }
             | Effect::Members { .. }
             | Effect::ConfirmOrigin
+            | Effect::Reconcile(_)
             | Effect::Vouch { .. }
             | Effect::NameOrigin { .. }
             | Effect::ObserveClock { .. } => {}
@@ -258,6 +260,7 @@ impl Machine {
             digest_interval: SECOND,
             names: Vec::new(),
             incarnation: Incarnation::default(),
+            reconcile: ReconcileSettings::default(),
         };
         Self {
             replication: Replication::new(settings, disk.clone()),

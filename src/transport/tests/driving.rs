@@ -58,6 +58,7 @@ impl Site {
             }),
             standing: Arc::new(|_| {}),
             leaf: None,
+            documents: None,
         };
         let settings = settings(pki, name, peers);
         let transport = Transport::start(&settings, journal.clone(), commits, hooks).unwrap();

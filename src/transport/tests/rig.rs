@@ -222,6 +222,7 @@ pub(super) fn settings(pki: &Pki, name: &str, peers: &[(&str, SocketAddr)]) -> T
         max_frame_bytes: FRAME_BYTES,
         batch_entries: 1_024,
         digest_interval: Duration::from_secs(1),
+        reconcile: crate::replication::reconcile::ReconcileSettings::default(),
         delay: BTreeMap::new(),
         max_connections: 64,
     }

@@ -8,6 +8,7 @@
     reason = "a test that panics has failed, which is its purpose"
 )]
 
+mod bootstrap;
 mod cli;
 mod conflicts;
 mod dev;

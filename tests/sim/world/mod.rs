@@ -356,6 +356,10 @@ impl World {
             frame_bytes: self.plan.frame_bytes,
             batch_entries: self.plan.batch_entries,
             digest_interval: self.plan.interval,
+            reconcile: anabranch::replication::reconcile::ReconcileSettings {
+                verify_interval: std::time::Duration::ZERO,
+                verify_rate: 0,
+            },
             names: disk.names(),
             incarnation: Incarnation {
                 boot,
@@ -437,6 +441,8 @@ impl World {
                 let process = self.processes[node].as_mut().unwrap();
                 process.clock = process.clock.max(seen.0.min(limit));
             }
+            // The disks of this world never lose a log, and nobody asks for a comparison.
+            Effect::Reconcile(effect) => panic!("{effect:?}"),
             // Nobody asks for what a majority has.
             Effect::Asked { .. } => {}
             Effect::RenewOrigin { .. } => {
