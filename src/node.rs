@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
@@ -120,7 +120,8 @@ impl NodeBuilder {
         let documents = self.documents(&journal, &clock, collections, (owners, queues));
         let (documents, owners) = documents.inspect_err(|_| journal.close())?;
         let commits = Some(commit_receiver);
-        Ok(Storage { journal, documents, owners, clock, bell, commits })
+        let consistency = Arc::default();
+        Ok(Storage { journal, documents, owners, clock, bell, consistency, commits })
     }
 
     fn documents(
@@ -208,8 +209,14 @@ impl NodeBuilder {
         let judged = storage.clock.clone();
         let journal = storage.journal.clone();
         let region = self.settings.region.clone();
-        let limits = self.settings.limits.clone();
-        let leaves = leaf::Service::new(storage.documents.clone(), changes.clone(), limits);
+        let documents = storage.documents.clone();
+        let limits = &self.settings.limits;
+        let leaves = leaf::Service::new(
+            documents,
+            changes.clone(),
+            limits,
+            Arc::clone(&storage.consistency),
+        );
         TransportHooks {
             observe_clock: Arc::new(move |seen| clock.observe(seen)),
             wall: Arc::clone(&self.wall),
@@ -233,6 +240,8 @@ struct Storage {
     owners: Owners,
     clock: NodeClock,
     bell: ConflictBell,
+    /// Filled once the transport runs, which is after the first client may have come.
+    consistency: Arc<OnceLock<Consistency>>,
     commits: Option<crate::transport::CommitReceiver>,
 }
 
@@ -293,6 +302,7 @@ impl Node {
         let documents = parts.storage.documents.clone();
         let bell = parts.storage.bell.clone();
         let consistency = Consistency::new(settings.region.clone(), handle.clone());
+        let consistency = parts.storage.consistency.get_or_init(|| consistency).clone();
         let sources = Sources {
             conflicts: Conflicts::new(journal.clone(), documents.clone(), bell),
             documents: documents.clone(),
