@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod concerns;
 mod conflicts;
 mod dev;
 mod docs;
