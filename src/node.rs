@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anabranch_crdt::ids::{CollectionName, Origin, RegionName, Timestamp};
@@ -131,7 +131,8 @@ impl NodeBuilder {
         let documents = self.documents(&journal, &clock, collections, &door, (owners, queues));
         let (documents, owners) = documents.inspect_err(|_| journal.close())?;
         let commits = Some(commit_receiver);
-        Ok(Storage { journal, documents, owners, clock, bell, door, commits })
+        let consistency = Arc::default();
+        Ok(Storage { journal, documents, owners, clock, bell, door, consistency, commits })
     }
 
     /// Makes sure that nothing is admitted under an origin that others may have: see
@@ -255,9 +256,15 @@ impl NodeBuilder {
         let judged = storage.clock.clone();
         let journal = storage.journal.clone();
         let region = self.settings.region.clone();
-        let limits = self.settings.limits.clone();
         let door = storage.door.clone();
-        let leaves = leaf::Service::new(storage.documents.clone(), changes.clone(), limits);
+        let documents = storage.documents.clone();
+        let limits = &self.settings.limits;
+        let leaves = leaf::Service::new(
+            documents,
+            changes.clone(),
+            limits,
+            Arc::clone(&storage.consistency),
+        );
         TransportHooks {
             observe_clock: Arc::new(move |seen| clock.observe(seen)),
             wall: Arc::clone(&self.wall),
@@ -284,6 +291,8 @@ struct Storage {
     clock: NodeClock,
     bell: ConflictBell,
     door: Door,
+    /// Filled once the transport runs, which is after the first client may have come.
+    consistency: Arc<OnceLock<Consistency>>,
     commits: Option<crate::transport::CommitReceiver>,
 }
 
@@ -344,6 +353,7 @@ impl Node {
         let documents = parts.storage.documents.clone();
         let bell = parts.storage.bell.clone();
         let consistency = Consistency::new(settings.region.clone(), handle.clone());
+        let consistency = parts.storage.consistency.get_or_init(|| consistency).clone();
         let sources = Sources {
             conflicts: Conflicts::new(journal.clone(), documents.clone(), bell),
             documents: documents.clone(),

@@ -15,8 +15,8 @@ use crate::consistency::{Asked, ConcernError, Lag, Reached, ReadConcern, WriteCo
 use crate::error::{Error, ErrorKind};
 use crate::journal::Position;
 
-use super::ApiState;
 use super::error::Problem;
+use super::{ApiState, serve};
 
 pub(super) const WRITE_CONCERN: HeaderName = HeaderName::from_static("write-concern");
 pub(super) const ACKED_REGIONS: HeaderName = HeaderName::from_static("acked-regions");
@@ -73,7 +73,16 @@ impl Concern {
         if self.concern == WriteConcern::Local {
             return None;
         }
-        Some(state.consistency().written(position, &self.concern, self.wait).await)
+        let mut closing = state.closing().subscribe();
+        let consistency = state.consistency();
+        Some(tokio::select! {
+            biased;
+            // A node that shuts down tells what it knows rather than hold itself up.
+            () = serve::closed(&mut closing) => {
+                consistency.written(position, &self.concern, Duration::ZERO).await
+            }
+            reached = consistency.written(position, &self.concern, self.wait) => reached,
+        })
     }
 }
 
@@ -85,11 +94,20 @@ pub(super) async fn majority(state: &ApiState, headers: &HeaderMap) -> Result<()
     match asked.concern {
         ReadConcern::Local => Ok(()),
         ReadConcern::Majority => {
-            let read = include_majority(state, wait).await;
+            let mut closing = state.closing().subscribe();
+            let read = tokio::select! {
+                biased;
+                () = serve::closed(&mut closing) => Err(shutting_down().into()),
+                read = include_majority(state, wait) => read,
+            };
             state.consistency().note_read(read.is_ok());
             read
         }
     }
+}
+
+fn shutting_down() -> Error {
+    Error::new(ErrorKind::Unavailable, "shutting_down", "this node is shutting down")
 }
 
 async fn include_majority(state: &ApiState, wait: Duration) -> Result<(), Problem> {

@@ -10,6 +10,7 @@ use futures::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
 
 use super::ClientSettings;
+use crate::consistency::{Reached, WriteConcern};
 use crate::error::{Error, ErrorKind};
 use crate::leaf::{DecodeError, PROTOCOL, Reply, Request, Since};
 use crate::transport::leaf::{self, LeafConnection};
@@ -96,6 +97,21 @@ impl Link {
         Ok(Watching { replies, _requests: requests })
     }
 
+    /// Asks the region to wait until what `vector` includes is where `concern` wants it.
+    pub(super) async fn confirm(
+        &self,
+        vector: VersionVector,
+        concern: WriteConcern,
+        wait: Duration,
+    ) -> Result<Reached, Error> {
+        let mut talk = self.converse().await?;
+        talk.requests.send(&Request::Confirm { vector, concern, wait }).await?;
+        let reply = talk.replies.next().await?;
+        let Reply::Confirmed { regions, met } = reply else { return Err(unexpected(reply)) };
+        talk.finish();
+        Ok(Reached { regions, met })
+    }
+
     /// Waits until the connection is gone.
     pub(super) async fn closed(&self) -> Error {
         lost(self.connection.closed().await)
@@ -170,7 +186,8 @@ pub(super) fn unexpected(reply: Reply) -> Error {
         | Reply::Changes { .. }
         | Reply::Listed { .. }
         | Reply::Changed { .. }
-        | Reply::Heartbeat { .. } => {
+        | Reply::Heartbeat { .. }
+        | Reply::Confirmed { .. } => {
             let message = "the node answers something else than it was asked";
             Error::new(ErrorKind::Unavailable, "answer_unexpected", message)
         }

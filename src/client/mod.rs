@@ -60,8 +60,10 @@ pub use report::{
     CollidedValue, Collision, ConnectionState, DocumentReport, Side, SyncReport, SyncStatus,
 };
 
+pub use crate::consistency::{Reached, WriteConcern};
 use crate::document::check_writable;
 use crate::error::{Error, ErrorKind};
+use crate::leaf::CONFIRM_WAIT;
 use crate::leaf::{MAX_WATCHED_COLLECTIONS, MAX_WATCHED_NAMES};
 pub use crate::leaf::{Outlook, Refusal};
 use crate::settings::{Limits, PkiPaths};
@@ -396,6 +398,25 @@ impl Client {
         let report = sync::sync(&self.shared, &link, Scope::Subscribed).await;
         link.close().await;
         report
+    }
+
+    /// Waits until everything that regions have confirmed or sent to this client, which is what
+    /// [`Client::token`] stands for, is durable where `concern` wants it; for `wait` at most, of
+    /// which the longest is 30 s. So after a sync a user can be told that a change survives the
+    /// loss of the region that took it. Changes that are not synced are not waited for.
+    ///
+    /// # Errors
+    /// `Unavailable` when no region answers, or the one that does is behind this client, or the
+    /// cluster can never meet the concern. That it is not met in time is no error.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn confirm(&self, concern: &WriteConcern, wait: Duration) -> Result<Reached, Error> {
+        let vector = self.shared.with(|replica| replica.vector()).await?;
+        let link = Link::connect(&self.shared.settings).await?;
+        let confirmed = link.confirm(vector, concern.clone(), wait.min(CONFIRM_WAIT)).await;
+        link.close().await;
+        confirmed
     }
 
     /// Keeps the replica synced until `shutdown` resolves: edits are pushed as they are made, and

@@ -1,6 +1,7 @@
 //! Clients and real nodes, over real QUIC.
 
 use anabranch_crdt::edit::Edit;
+use anabranch_crdt::ids::RegionName;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -395,6 +396,32 @@ async fn in_the_background_both_sides_follow_each_other() {
     let ((), (), ()) = tokio::join!(laptop.run(stopped()), phone.run(stopped()), story);
     assert_eq!(laptop.status().borrow().connection, ConnectionState::Idle);
     node.shutdown().await.unwrap();
+}
+
+/// A user can be told that a change survives the loss of the region that took it.
+#[tokio::test]
+async fn a_client_waits_until_more_regions_have_what_it_wrote() {
+    let cluster = Cluster::new();
+    let (eu, us) = cluster.cut_pair().await;
+    let laptop = cluster.client("laptop", &[&eu]);
+    laptop.put(&name("notes/a"), &json!({ "n": 1 })).unwrap();
+    laptop.sync_once().await.unwrap();
+    let (eu_name, us_name): (RegionName, RegionName) =
+        ("eu".parse().unwrap(), "us".parse().unwrap());
+    let wait = Duration::from_millis(100);
+    let reached = laptop.confirm(&WriteConcern::Majority, wait).await.unwrap();
+    assert_eq!(reached, Reached { regions: vec![eu_name.clone()], met: false });
+    let refused = laptop.confirm(&WriteConcern::Regions(3), wait).await.unwrap_err();
+    assert!(refused.to_string().contains("concern_out_of_reach"), "{refused}");
+
+    heal(&eu, &us).await;
+    let wait = Duration::from_secs(30);
+    let reached = laptop.confirm(&WriteConcern::All, wait).await.unwrap();
+    assert_eq!(reached, Reached { regions: vec![eu_name, us_name], met: true });
+    let shown = us.documents().read(&name("notes/a")).await.unwrap().unwrap();
+    assert_eq!(shown.json, r#"{"n":1}"#);
+    eu.shutdown().await.unwrap();
+    us.shutdown().await.unwrap();
 }
 
 #[tokio::test]

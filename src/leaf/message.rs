@@ -4,6 +4,7 @@
 //! so nothing is half understood.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use anabranch_crdt::ids::{
     ChangeHash, CollectionName, DocumentKey, DocumentName, NameError, RegionName,
@@ -14,6 +15,7 @@ use bytes::Bytes;
 
 use super::wire::{WireReply, WireRequest, array, read, write};
 use crate::cbor::Packed;
+use crate::consistency::{ConcernError, WriteConcern};
 use crate::document::Digest;
 use crate::error::{Error, ErrorKind};
 
@@ -37,6 +39,12 @@ pub const MAX_WATCHED_COLLECTIONS: usize = 256;
 
 /// Documents of one [`Request::Watch`]; with the longest names they fit into a page.
 pub const MAX_WATCHED_NAMES: usize = 1_024;
+
+/// Regions of one [`Reply::Confirmed`]: more than a cluster has.
+pub const MAX_CONFIRMING: usize = 1_024;
+
+/// How long a node waits at most for other regions: shorter than a client waits for an answer.
+pub const CONFIRM_WAIT: Duration = Duration::from_secs(30);
 
 /// What a leaf asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +90,16 @@ pub enum Request {
         names: Vec<DocumentName>,
         /// Where to start.
         since: Since,
+    },
+    /// Asks the node to wait until everything that `vector` includes is durable where `concern`
+    /// wants it; answered by [`Reply::Confirmed`], whether it is there in time or not.
+    Confirm {
+        /// What has to be durable.
+        vector: VersionVector,
+        /// Where.
+        concern: WriteConcern,
+        /// How long to wait, in whole milliseconds; at most [`CONFIRM_WAIT`].
+        wait: Duration,
     },
 }
 
@@ -141,6 +159,13 @@ pub enum Reply {
         /// Includes everything told before.
         vector: VersionVector,
     },
+    /// How far what was asked about has got.
+    Confirmed {
+        /// The regions in which it is known to be durable, the node's own one first.
+        regions: Vec<RegionName>,
+        /// Whether that is what was asked for.
+        met: bool,
+    },
 }
 
 /// Why a request was not done.
@@ -186,6 +211,9 @@ pub enum DecodeError {
     /// A name breaks its rules.
     #[error("{0}")]
     Name(#[from] NameError),
+    /// A write concern cannot be read.
+    #[error("{0}")]
+    Concern(#[from] ConcernError),
     /// A session token cannot be read.
     #[error("{0}")]
     Token(#[from] TokenError),
@@ -260,6 +288,14 @@ impl Request {
                         .map_or(Ok(Since::Now), |token| token::decode(&token).map(Since::Vector))?,
                 })
             }
+            WireRequest::Confirm { token, concern, wait } => {
+                let wait = Duration::from_millis(wait);
+                let (vector, concern) = (token::decode(&token)?, concern.parse()?);
+                if wait > CONFIRM_WAIT {
+                    return Err(DecodeError::Form);
+                }
+                Ok(Self::Confirm { vector, concern, wait })
+            }
         }
     }
 }
@@ -303,6 +339,10 @@ impl Reply {
                 Self::Changed { name: name.parse()?, vector: token::decode(&token)? }
             }
             WireReply::Heartbeat { token } => Self::Heartbeat { vector: token::decode(&token)? },
+            WireReply::Confirmed { regions, met } => {
+                within("regions", regions.len(), MAX_CONFIRMING)?;
+                Self::Confirmed { regions: parse_all(&regions)?, met }
+            }
         })
     }
 }

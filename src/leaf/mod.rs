@@ -16,7 +16,8 @@ mod wire;
 
 pub(crate) use message::pages;
 pub use message::{
-    DecodeError, MAX_CHANGES, MAX_HEADS, MAX_LISTED, MAX_WATCHED_COLLECTIONS, MAX_WATCHED_NAMES,
-    Outlook, PAGE_BYTES, PROTOCOL, Refusal, Reply, Request, Since,
+    CONFIRM_WAIT, DecodeError, MAX_CHANGES, MAX_CONFIRMING, MAX_HEADS, MAX_LISTED,
+    MAX_WATCHED_COLLECTIONS, MAX_WATCHED_NAMES, Outlook, PAGE_BYTES, PROTOCOL, Refusal, Reply,
+    Request, Since,
 };
 pub use service::Service;

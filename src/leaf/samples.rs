@@ -1,5 +1,7 @@
 //! Arbitrary messages for property tests.
 
+use std::time::Duration;
+
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{ChangeHash, DocumentName, Origin, Sequence};
 use anabranch_crdt::version::VersionVector;
@@ -9,6 +11,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::{MAX_LISTED, Outlook, Refusal, Reply, Request, Since};
+use crate::consistency::WriteConcern;
 use crate::document::Digest;
 
 fn name() -> impl Strategy<Value = DocumentName> {
@@ -25,6 +28,11 @@ fn vector() -> impl Strategy<Value = VersionVector> {
 
 fn changes() -> impl Strategy<Value = Vec<Bytes>> {
     vec(vec(any::<u8>(), 0..40).prop_map(Bytes::from), 0..5)
+}
+
+fn concern() -> impl Strategy<Value = WriteConcern> {
+    let texts = vec!["local", "majority", "all", "regions=2", "regions=eu-west,us-east"];
+    proptest::sample::select(texts).prop_map(|text| text.parse().unwrap())
 }
 
 pub(super) fn request() -> impl Strategy<Value = Request> {
@@ -45,6 +53,9 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         (vec(name(), 0..3), vec(name(), 0..3), since).prop_map(|(collections, names, since)| {
             let collections = collections.into_iter().map(|name| name.collection).collect();
             Request::Watch { collections, names, since }
+        }),
+        (vector(), concern(), 0..=30_000_u64).prop_map(|(vector, concern, wait)| {
+            Request::Confirm { vector, concern, wait: Duration::from_millis(wait) }
         }),
     ]
 }
@@ -71,5 +82,9 @@ pub(super) fn reply() -> impl Strategy<Value = Reply> {
         }),
         (name(), vector()).prop_map(|(name, vector)| Reply::Changed { name, vector }),
         vector().prop_map(|vector| Reply::Heartbeat { vector }),
+        (vec("[a-z][a-z-]{0,8}", 0..4), any::<bool>()).prop_map(|(regions, met)| {
+            let regions = regions.iter().map(|region| region.parse().unwrap()).collect();
+            Reply::Confirmed { regions, met }
+        }),
     ]
 }

@@ -4,6 +4,7 @@
 //! hold is bounded by its streams. Whoever is slow to read waits in the transport.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anabranch_crdt::ids::{ChangeHash, CollectionName, DocumentKey, DocumentName};
@@ -16,8 +17,9 @@ use tracing::{debug, trace};
 
 use super::message::pages;
 use super::{Outlook, PAGE_BYTES, PROTOCOL, Refusal, Reply, Request, Since};
+use crate::consistency::{Consistency, Reached, WriteConcern};
 use crate::document::Documents;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::pki::ClientName;
 use crate::settings::Limits;
 use crate::subscription::{ChangeEvent, Changes};
@@ -30,14 +32,22 @@ pub struct Service {
     documents: Documents,
     changes: Changes,
     page_bytes: usize,
+    consistency: Arc<OnceLock<Consistency>>,
 }
 
 impl Service {
     /// Makes the service; it fills messages with changes up to the frame size of `limits`, and
-    /// never beyond [`PAGE_BYTES`].
+    /// never beyond [`PAGE_BYTES`]. Until there is a `consistency`, clients that want to wait for
+    /// other regions are asked to come again.
     #[must_use]
-    pub fn new(documents: Documents, changes: Changes, limits: Limits) -> Self {
-        Self { documents, changes, page_bytes: limits.frame_bytes.min(PAGE_BYTES) }
+    pub fn new(
+        documents: Documents,
+        changes: Changes,
+        limits: &Limits,
+        consistency: Arc<OnceLock<Consistency>>,
+    ) -> Self {
+        let page_bytes = limits.frame_bytes.min(PAGE_BYTES);
+        Self { documents, changes, page_bytes, consistency }
     }
 }
 
@@ -88,6 +98,9 @@ impl Conversation {
                 Request::Pull { name, heads } => self.pull(name, heads).await?,
                 Request::List { collection, prefix, after, limit } => {
                     self.list(&collection, &prefix, after.as_ref(), limit).await?;
+                }
+                Request::Confirm { vector, concern, wait } => {
+                    self.confirm(&vector, &concern, wait).await?;
                 }
                 Request::Watch { collections, names, since } => {
                     let wanted = Wanted::new(collections, names);
@@ -185,6 +198,38 @@ impl Conversation {
             Err(error) => Reply::Refused(Refusal::from(&error)),
         };
         Ok(self.send(&reply).await?)
+    }
+
+    /// Waits until what a client names is where it is wanted, and tells where it is.
+    async fn confirm(
+        &mut self,
+        vector: &VersionVector,
+        concern: &WriteConcern,
+        wait: Duration,
+    ) -> Result<(), Ended> {
+        let reply = match self.reached(vector, concern, wait).await {
+            Ok(Reached { regions, met }) => Reply::Confirmed { regions, met },
+            Err(error) => Reply::Refused(Refusal::from(&error)),
+        };
+        Ok(self.send(&reply).await?)
+    }
+
+    async fn reached(
+        &self,
+        vector: &VersionVector,
+        concern: &WriteConcern,
+        wait: Duration,
+    ) -> Result<Reached, Error> {
+        let (began, documents) = (Instant::now(), &self.service.documents);
+        let Some(consistency) = self.service.consistency.get() else {
+            let message = "this node is starting: ask again";
+            return Err(Error::new(ErrorKind::Unavailable, "starting", message));
+        };
+        let _place = consistency.admit(concern)?;
+        documents.wait_for(vector, wait).await?;
+        // What is durable here by now includes it, and is what others in the queue wait for.
+        let (position, left) = (documents.position(), wait.saturating_sub(began.elapsed()));
+        Ok(consistency.written(&position, concern, left).await)
     }
 
     /// Tells of changes until the client finishes its side.

@@ -41,6 +41,13 @@ pub(super) enum WireRequest<'a> {
         names: Vec<Cow<'a, str>>,
         since: Option<Cow<'a, str>>,
     },
+    Confirm {
+        #[serde(borrow)]
+        token: Cow<'a, str>,
+        #[serde(borrow)]
+        concern: Cow<'a, str>,
+        wait: u64,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,6 +93,10 @@ pub(super) enum WireReply<'a> {
         #[serde(borrow)]
         token: Cow<'a, str>,
     },
+    Confirmed {
+        regions: Vec<Cow<'a, str>>,
+        met: bool,
+    },
 }
 
 impl<'a> From<&'a Request> for WireRequest<'a> {
@@ -112,6 +123,11 @@ impl<'a> From<&'a Request> for WireRequest<'a> {
                     Since::Now => None,
                     Since::Vector(vector) => Some(token::encode(vector).into()),
                 },
+            },
+            Request::Confirm { vector, concern, wait } => Self::Confirm {
+                token: token::encode(vector).into(),
+                concern: concern.to_string().into(),
+                wait: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
             },
         }
     }
@@ -145,6 +161,10 @@ impl<'a> From<&'a Reply> for WireReply<'a> {
                 Self::Changed { name: name.to_string().into(), token: token(vector) }
             }
             Reply::Heartbeat { vector } => Self::Heartbeat { token: token(vector) },
+            Reply::Confirmed { regions, met } => Self::Confirmed {
+                regions: regions.iter().map(|region| region.as_str().into()).collect(),
+                met: *met,
+            },
         }
     }
 }

@@ -153,7 +153,7 @@ fn report(args: &WriteArgs, reply: &Reply, done: &str) -> Result<(), Failure> {
         ("document", args.name.to_string()),
         ("outcome", done.to_owned()),
         ("region", text("region").to_owned()),
-        ("durable in", text("acked-regions").to_owned()),
+        ("durable", text("acked-regions").to_owned()),
         ("etag", text("etag").to_owned()),
         ("token", text("session-token").to_owned()),
         ("conflicts", open_conflicts(reply).to_string()),
@@ -168,7 +168,7 @@ fn report(args: &WriteArgs, reply: &Reply, done: &str) -> Result<(), Failure> {
             print_table(&["", ""], rows.to_vec())
         }
         Some(Format::Json) => {
-            let members = rows.map(|(name, value)| (name.replace(' ', "_"), Value::from(value)));
+            let members = rows.map(|(name, value)| (name.to_owned(), Value::from(value)));
             let mut object = serde_json::Map::from_iter(members);
             object.insert("conflicts".to_owned(), Value::from(open_conflicts(reply)));
             print_json(&Value::Object(object))

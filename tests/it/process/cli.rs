@@ -111,7 +111,7 @@ fn answers_to_writes_come_as_tables_too() {
     let outcome = node.run(&["doc", "put", "c/k", "{}", "-o", "table"]).exits(0);
     let names: Vec<&str> =
         outcome.stdout.lines().map(|line| line.split(' ').next().unwrap()).collect();
-    assert_eq!(names, ["document", "outcome", "region", "etag", "token", "conflicts"]);
+    assert_eq!(names, ["document", "outcome", "region", "durable", "etag", "token", "conflicts"]);
     assert!(outcome.stdout.starts_with("document   c/k\noutcome    created\nregion     solo\n"));
     assert_eq!(outcome.stderr, "");
 }

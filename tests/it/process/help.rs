@@ -46,7 +46,7 @@ fn the_exit_codes_are_in_the_help() {
     let (_, codes) = help.split_once("Exit codes:\n").expect("exit codes");
     let codes: Vec<&str> =
         codes.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "130"]);
+    assert_eq!(codes, ["0", "1", "2", "3", "4", "5", "6", "130"]);
 }
 
 #[test]

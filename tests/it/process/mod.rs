@@ -10,6 +10,7 @@
 
 mod bootstrap;
 mod cli;
+mod concerns;
 mod conflicts;
 mod dev;
 mod docs;
