@@ -18,9 +18,7 @@ use std::process::ExitCode;
 use anabranch::client::{Client, ClientSettings, Side, SyncReport};
 use anabranch::node::{Node, NodeBuilder};
 use anabranch::pki::{self, Authority, Overwrite, Validity};
-use anabranch::settings::{
-    Joining, Limits, Neighbours, PkiPaths, RegionSettings, Settings,
-};
+use anabranch::settings::{Joining, Limits, Neighbours, PkiPaths, RegionSettings, Settings};
 use anabranch_crdt::edit::Edit;
 use anabranch_crdt::ids::{ClusterId, DocumentName};
 use serde_json::{Value, json};

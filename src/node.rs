@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use crate::api::{self, ApiState, Sources};
 use crate::document::{
-    Closed, Collections, Documents, Door, Doorbell, NodeClock, OwnerQueues, Owners, Redecider, Retention,
-    Setting, WallClock, owner_queues,
+    Closed, Collections, Documents, Door, Doorbell, NodeClock, OwnerQueues, Owners, Redecider,
+    Retention, Setting, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
@@ -191,8 +191,11 @@ impl NodeBuilder {
         http: SocketAddr,
     ) -> Result<Parts, Box<(Error, Storage)>> {
         let changes = Changes::new(storage.journal.clone(), storage.documents.clone());
-        let settings = TransportSettings::new(&self.settings)
-            .map(|settings| TransportSettings { delay: self.delays.clone(), http, ..settings });
+        let settings = TransportSettings::new(&self.settings).map(|settings| TransportSettings {
+            delay: self.delays.clone(),
+            http,
+            ..settings
+        });
         let started = match (settings, storage.commits.take()) {
             (Ok(settings), Some(commits)) => {
                 let hooks = self.hooks(&storage, &changes);

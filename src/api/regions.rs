@@ -61,9 +61,9 @@ fn target(path: &str) -> Result<(RegionName, MemberAct), Problem> {
         "forget" => MemberAct::Forget,
         _ => return Err(unknown()),
     };
-    let name = name.parse().map_err(|error| {
-        Problem::bad_request("bad_region", format!("bad region name: {error}"))
-    })?;
+    let name = name
+        .parse()
+        .map_err(|error| Problem::bad_request("bad_region", format!("bad region name: {error}")))?;
     Ok((name, act))
 }
 
@@ -89,10 +89,7 @@ fn listed(state: &ApiState) -> RegionsJson {
             connected: own || connected.get(&member.region).copied().unwrap_or_default(),
         }
     };
-    RegionsJson {
-        region: members.own().to_string(),
-        regions: members.iter().map(region).collect(),
-    }
+    RegionsJson { region: members.own().to_string(), regions: members.iter().map(region).collect() }
 }
 
 #[derive(Serialize)]

@@ -135,7 +135,8 @@ fn certified_region(pki: &Path) -> Result<String, Failure> {
         .map_err(|error| say(format!("cannot read {}: {error}", pki.display())))?;
     let names = entries.filter_map(Result::ok).filter_map(|entry| {
         let certificate = entry.path();
-        let paired = certificate.extension()? == "pem" && certificate.with_extension("key").exists();
+        let paired =
+            certificate.extension()? == "pem" && certificate.with_extension("key").exists();
         let summary = crate::pki::CertificateSummary::of_file(&certificate).ok()?;
         match summary.subject.role {
             Role::Region(name) if paired => Some(name.to_string()),
@@ -147,9 +148,7 @@ fn certified_region(pki: &Path) -> Result<String, Failure> {
     match names.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(say(format!("{} has no region's certificate with its key", pki.display()))),
-        many => {
-            Err(say(format!("{} has the certificates of {}", pki.display(), many.join(", "))))
-        }
+        many => Err(say(format!("{} has the certificates of {}", pki.display(), many.join(", ")))),
     }
 }
 

@@ -80,12 +80,7 @@ impl Cluster {
 }
 
 fn elsewhere(region: &str, quic: SocketAddr) -> RegionSettings {
-    RegionSettings {
-        name: region.parse().unwrap(),
-        quic,
-        http: any_port(),
-        peers: Neighbours::All,
-    }
+    RegionSettings { name: region.parse().unwrap(), quic, http: any_port(), peers: Neighbours::All }
 }
 
 /// Lets the link between two regions come up, and waits until each has what the other had.

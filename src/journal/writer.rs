@@ -360,10 +360,7 @@ fn told(rows: Vec<Row>) -> (Vec<(DocumentId, DocumentRow)>, Vec<LedgerChange>) {
             Row::Conflict(document, conflict, row) => {
                 conflicts.push(LedgerChange { document, conflict, row });
             }
-            Row::Applied(..)
-            | Row::Snapshot { .. }
-            | Row::Redecided(..)
-            | Row::Members(_) => {}
+            Row::Applied(..) | Row::Snapshot { .. } | Row::Redecided(..) | Row::Members(_) => {}
         }
     }
     (documents, conflicts)

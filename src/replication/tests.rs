@@ -1,6 +1,9 @@
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::DocumentId;
 
+mod net;
+mod topologies;
+
 use super::frame::{Digest, Hello, Pull, encode_batch};
 use super::*;
 

@@ -136,11 +136,7 @@ impl Links {
     }
 
     /// Gives the driver something to decide, waits until it has, and follows.
-    async fn decide(
-        &self,
-        event: LinkEvent,
-        done: oneshot::Receiver<()>,
-    ) -> Result<(), Failure> {
+    async fn decide(&self, event: LinkEvent, done: oneshot::Receiver<()>) -> Result<(), Failure> {
         let stopping = |_| Failure::quiet("the node is stopping");
         self.events.send(event).await.map_err(stopping)?;
         // The other end is dropped when it is done.

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::greeting::Introduction;
 use super::framing::{FrameError, FrameReader, FrameWriter};
+use super::greeting::Introduction;
 use super::refusal::{CloseCode, Failure, explain};
 use super::{BootId, HANDSHAKE_TIMEOUT, greeting, tls};
 
@@ -175,7 +175,8 @@ async fn dial(
         .map_err(|error| Failure::warn(format!("{peer} cannot be dialled: {error}")))?;
     let connection = connecting.await.map_err(|error| explain(&error, &peer))?;
     let region = node_region(&connection, cluster, &peer)?;
-    let mut greeted = greeting::hello(&connection, BootId::random(), &Introduction::default(), &peer).await?;
+    let mut greeted =
+        greeting::hello(&connection, BootId::random(), &Introduction::default(), &peer).await?;
     greeted.writer.finish();
     Ok((connection, region))
 }

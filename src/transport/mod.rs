@@ -46,9 +46,7 @@ pub use framing::{FrameError, FrameReader, FrameWriter};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
-use crate::replication::{
-    ClusterView, Member, MemberAct, Members, PeerStatus, decode_members,
-};
+use crate::replication::{ClusterView, Member, MemberAct, Members, PeerStatus, decode_members};
 use crate::settings::{Joining, Neighbours, PkiPaths, RegionSettings, Settings};
 use driver::{Driver, Published, Steering};
 use endpoint::Links;
@@ -272,9 +270,8 @@ impl TransportHandle {
     pub async fn steer(&self, region: &RegionName, act: MemberAct) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         let steering = Steering { region: region.clone(), act, reply };
-        let stopping = || {
-            Error::new(ErrorKind::Unavailable, "shutting_down", "the node is shutting down")
-        };
+        let stopping =
+            || Error::new(ErrorKind::Unavailable, "shutting_down", "the node is shutting down");
         self.steer.send(steering).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }

@@ -88,7 +88,7 @@ async fn a_cut_link_stays_down_until_it_is_healed() {
 
         // Attempts from the other side are refused, and say why.
         let region_here = there.links.region(&region(cutter)).unwrap();
-        let refused = there.links.dial(region_here, address(&here)).await.unwrap_err();
+        let refused = there.links.dial(&region_here, address(&here)).await.unwrap_err();
         assert!(refused.reason.contains("cut by an operator"), "{refused:?}");
 
         here.links.region(&region(other)).unwrap().set_link(LinkState::Up);
@@ -220,7 +220,8 @@ fn a_node_dials_every_region_but_its_own() {
     };
     let settings = TransportSettings::new(&node).unwrap();
     assert_eq!(settings.bind, at(2));
-    let dialled: Vec<_> = settings.regions.iter().map(|region| (&region.name, region.quic)).collect();
+    let dialled: Vec<_> =
+        settings.regions.iter().map(|region| (&region.name, region.quic)).collect();
     assert_eq!(dialled, [(&region("a"), at(1)), (&region("c"), at(3))]);
     assert!(settings.max_frame_bytes > settings.frame_bytes);
     node.region = region("d");
@@ -238,13 +239,13 @@ async fn of_two_links_both_sides_keep_the_same_one() {
 
     // `b` dialled; now `a` dials too, and its link takes the place of the other one.
     let b_from_a = a.links.region(&region("b")).unwrap();
-    let link = a.links.dial(b_from_a, address(&b)).await.unwrap();
+    let link = a.links.dial(&b_from_a, address(&b)).await.unwrap();
     assert!(a.down().await.contains("newer link"));
     assert!(b.next_is_down_and_up().await.contains("newer link"));
 
     // A second one of `b` is not wanted, and nobody is alarmed.
     let a_from_b = b.links.region(&region("a")).unwrap();
-    let refused = b.links.dial(a_from_b, address(&a)).await.unwrap_err();
+    let refused = b.links.dial(&a_from_b, address(&a)).await.unwrap_err();
     assert_eq!(refused.loudness, Loudness::Quiet, "{refused:?}");
     let live = link.registration.handle.clone();
     live.send(Bytes::from_static(b"still here"));

@@ -30,8 +30,9 @@ pub(super) fn read(section: &Section<'_>, own: &RegionName) -> Result<Neighbours
                 .help("name the other regions that it has links with"));
         }
         if peers.contains(&peer) {
-            return Err(complain(format!("peer '{peer}' is named twice"))
-                .help("name every region once"));
+            return Err(
+                complain(format!("peer '{peer}' is named twice")).help("name every region once")
+            );
         }
         peers.insert(peer);
     }

@@ -148,9 +148,8 @@ impl Topology {
         data: PathBuf,
         overrides: &Overrides,
     ) -> Result<Settings, ConfigError> {
-        let wrong = |message: String, help: &str| {
-            ConfigError::of_file(&self.file, message).help(help)
-        };
+        let wrong =
+            |message: String, help: &str| ConfigError::of_file(&self.file, message).help(help);
         let name: RegionName = region.parse().map_err(|error| {
             wrong(format!("bad region '{region}': {error}"), "give it a name such as eu-west")
         })?;
@@ -164,8 +163,11 @@ impl Topology {
             };
             if listens.ip().is_unspecified() && reached.is_none() {
                 let message = format!("nobody can dial {listens}");
-                return Err(wrong(message, "say with --advertise-http and --advertise-quic where \
-                                           others reach this node"));
+                return Err(wrong(
+                    message,
+                    "say with --advertise-http and --advertise-quic where \
+                                           others reach this node",
+                ));
             }
         }
         let pki = self.certificates(&name)?;

@@ -211,7 +211,9 @@ impl Region {
             if self.connected { "yes" } else { "no" }.to_owned(),
             or_dash(&self.http),
             or_dash(&self.quic),
-            self.peers.as_ref().map_or_else(|| "all".to_owned(), |names| printable(&names.join(" "))),
+            self.peers
+                .as_ref()
+                .map_or_else(|| "all".to_owned(), |names| printable(&names.join(" "))),
         ]
     }
 }

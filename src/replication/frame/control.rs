@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DecodeError, Digest, Echo, FORMAT_VERSION, Frame, Hello, KIND_ACK, KIND_DIGEST, KIND_HELLO,
-    KIND_MEMBERS,
-    KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading,
+    KIND_MEMBERS, KIND_NAMES, KIND_PULL, MAX_ORIGINS, Pull, Reading,
 };
 use crate::cbor::Packed;
 use crate::replication::members::{self, Member};

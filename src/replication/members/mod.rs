@@ -395,7 +395,11 @@ impl Members {
     ///
     /// # Errors
     /// See [`SteerError`]; nothing is changed then.
-    pub fn steer(&mut self, region: &RegionName, act: MemberAct) -> Result<Vec<Member>, SteerError> {
+    pub fn steer(
+        &mut self,
+        region: &RegionName,
+        act: MemberAct,
+    ) -> Result<Vec<Member>, SteerError> {
         let standing = self.judge(region, act)?;
         Ok(self.set_standing(region, standing))
     }
@@ -459,7 +463,11 @@ impl Members {
         if newer {
             (known.standing_version, known.standing) = standing;
         }
-        if defends && row.word == Word::Itself { row.defend(told) | newer } else { row.take(told, word) | newer }
+        if defends && row.word == Word::Itself {
+            row.defend(told) | newer
+        } else {
+            row.take(told, word) | newer
+        }
     }
 }
 

@@ -249,11 +249,7 @@ fn a_region_defends_its_address_against_what_it_said_in_an_earlier_life() {
 
 #[test]
 fn a_link_needs_the_will_of_both() {
-    let chain = [
-        seed("a", only(1, &["b"])),
-        seed("b", contact(2)),
-        seed("c", contact(3)),
-    ];
+    let chain = [seed("a", only(1, &["b"])), seed("b", contact(2)), seed("c", contact(3))];
     for (own, linked) in [("a", vec!["b"]), ("b", vec!["a", "c"]), ("c", vec!["b"])] {
         let members = Members::seeded(region(own), chain.clone());
         let others = ["a", "b", "c"].into_iter().filter(|name| *name != own);

@@ -9,9 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anabranch::node::{Node, NodeBuilder};
 use anabranch::pki;
-use anabranch::settings::{
-    Joining, Limits, Neighbours, PkiPaths, RegionSettings, Settings,
-};
+use anabranch::settings::{Joining, Limits, Neighbours, PkiPaths, RegionSettings, Settings};
 use anabranch::transport::LinkState;
 use anabranch_crdt::clock::ClockOffset;
 use anabranch_crdt::ids::{ClusterId, RegionName, Timestamp};
