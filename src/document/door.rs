@@ -56,6 +56,9 @@ fn is_write(request: &Request) -> bool {
         | Request::ChangesSince { .. }
         | Request::Replica { .. }
         | Request::Forget { .. }
+        | Request::Export { .. }
+        | Request::Heads { .. }
+        | Request::Adopt { .. }
         | Request::Seed { .. }
         | Request::Redecide { .. }
         | Request::Refresh { .. }

@@ -17,6 +17,7 @@ mod http;
 mod inspector;
 mod kill;
 mod load;
+mod membership;
 mod mistakes;
 mod runner;
 mod serve;
