@@ -1,8 +1,8 @@
-use anabranch_crdt::entry::Dot;
-use anabranch_crdt::ids::DocumentId;
-
 mod net;
 mod topologies;
+
+use anabranch_crdt::entry::Dot;
+use anabranch_crdt::ids::DocumentId;
 
 use super::frame::{Digest, Hello, Pull, encode_batch};
 use super::*;
