@@ -68,7 +68,7 @@ impl Oracle {
                     assert_eq!(self.entries.get(&entry.dot()), Some(entry), "sent something else");
                 }
             }
-            Frame::Names(_) => {}
+            Frame::Names(_) | Frame::Members(_) => {}
         }
     }
 
