@@ -178,7 +178,7 @@ impl Figures<'_> {
     }
 
     fn expose_traffic(&self, text: &mut Exposition) {
-        let counters: [(&str, &str, fn(&Traffic) -> u64); 3] = [
+        let counters: [Counter; 3] = [
             (
                 "anabranch_replication_entry_bytes_sent_total",
                 "Bytes of entries sent to the region.",
@@ -283,6 +283,9 @@ impl Figures<'_> {
         }
     }
 }
+
+/// A counter of traffic: its name, its help, and where it is kept.
+type Counter = (&'static str, &'static str, fn(&Traffic) -> u64);
 
 /// Text in the exposition format 0.0.4. Label values are region names and versions, which hold
 /// nothing that would have to be escaped.

@@ -49,7 +49,7 @@ pub(crate) struct ServeArgs {
     join: Vec<SocketAddr>,
 
     /// Where the certificates are, instead of where the file says
-    #[arg(long, env = "ANABRANCH_PKI", value_name = "DIR")]
+    #[arg(long, env = "ANABRANCH_PKI_DIR", value_name = "DIR")]
     pki: Option<PathBuf>,
 
     /// Where applications reach this node, if that is not where it listens

@@ -56,11 +56,11 @@ fn is_write(request: &Request) -> bool {
         | Request::ChangesSince { .. }
         | Request::Replica { .. }
         | Request::Forget { .. }
-        | Request::Seed { .. }
-        | Request::Redecide { .. }
         | Request::Export { .. }
         | Request::Heads { .. }
         | Request::Adopt { .. }
+        | Request::Seed { .. }
+        | Request::Redecide { .. }
         | Request::Save { .. }
         | Request::Refresh { .. }
         | Request::Look

@@ -7,7 +7,7 @@ use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 
 use super::fanout::frame_length;
 use super::frame::{Frame, Pull, encode_batch};
-use super::{Effect, LinkId, Purpose, Reading, Replication, Turn};
+use super::{Effect, Link, LinkId, Purpose, Reading, Replication, Turn};
 
 /// Entries of one origin that a peer has and this node has not.
 #[derive(Debug)]
@@ -58,8 +58,13 @@ impl Replication {
     }
 
     pub(super) fn note_gap(&mut self, origin: Origin, due: Duration, turn: &Turn<'_>) {
-        let live = self.greeted().any(|(_, _, _, owner)| owner == origin);
-        let due = if live { due.max(self.grace(turn)) } else { due };
+        let speaks = |link: &Link, owner| owner == origin && !link.suspected;
+        let live = self.greeted().any(|(_, _, link, owner)| speaks(link, owner));
+        let due = match live {
+            true => due.max(self.grace(turn)),
+            // Nobody sends it by itself: whoever relays has done so before it said that it has it.
+            false => due.min(turn.monotonic() + self.settings.digest_interval / RELAY_GRACE_SHARE),
+        };
         let gap = self.gaps.entry(origin);
         let gap = gap.or_insert(Gap { due, pull: None, tried: None, eager: false });
         gap.due = gap.due.min(due);
@@ -198,9 +203,9 @@ impl Replication {
                 None => u8::from(owner != origin),
                 Some(tried) => u8::from(region <= tried),
             };
-            (rank, region, link.id)
+            (link.suspected, rank, region, link.id)
         });
-        ranked.min().map(|(_, region, link)| (region.clone(), link))
+        ranked.min().map(|(_, _, region, link)| (region.clone(), link))
     }
 
     fn pulls_on(&self, link: LinkId) -> usize {
@@ -298,6 +303,9 @@ pub(super) struct Answer {
     entries: usize,
     bytes: usize,
 }
+
+/// The share of a digest interval in which what is relayed over another way may still come.
+const RELAY_GRACE_SHARE: u32 = 8;
 
 /// Pulls of different origins that may be outstanding on one link.
 const PULLS_PER_LINK: usize = 2;

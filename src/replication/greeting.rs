@@ -45,7 +45,7 @@ impl Replication {
         self.forget_relays(id);
         self.abandon_pulls(id, turn);
         self.knowledge += 1;
-        self.hasten_digests(turn);
+        self.rush_digests(turn);
         self.stop_reconciling(id, &reason, turn);
         self.review_blocked(turn);
     }
@@ -85,7 +85,7 @@ impl Replication {
             self.send_hello(region, turn);
         }
         if before != Some(hello.origin) {
-            self.hasten_digests(turn);
+            self.rush_digests(turn);
         }
         self.note_gaps(region, turn.monotonic(), turn);
         self.pump(region, turn);
@@ -103,6 +103,7 @@ impl Replication {
             let lost = before.difference(&link.direct).copied().collect();
             self.make_up_for(region, &lost);
         }
+        self.offer_what_is_missing(region, turn);
         if digest.clock > Timestamp::default() {
             turn.effects.push(Effect::ObserveClock { seen: digest.clock });
         }
@@ -150,14 +151,28 @@ impl Replication {
 
     /// Does what a link's timers ask for.
     pub(super) fn check_link(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
+        if self.close_if_gone(region, turn) {
+            return;
+        }
         let (now, interval) = (turn.monotonic(), self.settings.digest_interval);
-        let Some(peer) = self.peers.get_mut(region) else { return };
-        let Some(link) = peer.link.as_mut() else { return };
+        let Some(link) = self.link_mut(region) else { return };
         let (id, greeted) = (link.id, link.origin.is_some());
         if link.gives_up_at(interval) <= now {
             let reason = if greeted { "peer is silent" } else { "peer sends no hello" };
             return self.close(id, reason.to_owned(), turn);
         }
+        let suspected = greeted && link.suspected_at(interval) <= now;
+        if suspected {
+            self.suspect(region, true, turn);
+        }
+        self.send_due_digest(region, turn);
+    }
+
+    fn send_due_digest(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
+        let (now, interval) = (turn.monotonic(), self.settings.digest_interval);
+        let Some(peer) = self.peers.get_mut(region) else { return };
+        let Some(link) = peer.link.as_mut() else { return };
+        let greeted = link.origin.is_some();
         if link.digest_due > now {
             return;
         }
@@ -215,18 +230,29 @@ impl Replication {
         greeted.iter().for_each(|region| self.send_hello(region, turn));
     }
 
-    pub(super) fn hasten_digests(&mut self, turn: &Turn<'_>) {
+    /// Tells every peer soon what this node hears directly.
+    pub(super) fn rush_digests(&mut self, turn: &Turn<'_>) {
         let interval = self.settings.digest_interval;
         for peer in self.peers.values_mut() {
             if let Some(link) = peer.link.as_mut().filter(|link| link.origin.is_some()) {
-                link.hasten_digest(turn.monotonic(), interval);
+                link.rush_digest(turn.monotonic(), interval);
             }
         }
     }
 
-    /// Returns the origins at the other ends of live links, in order.
+    /// Notes that a peer has been silent for long, or has spoken again, and tells the others.
+    pub(super) fn suspect(&mut self, region: &RegionName, suspected: bool, turn: &Turn<'_>) {
+        let Some(link) = self.link_mut(region) else { return };
+        if link.suspected != suspected {
+            link.suspected = suspected;
+            self.rush_digests(turn);
+        }
+    }
+
+    /// Returns the origins at the other ends of links that are well, in order.
     fn direct(&self) -> Vec<Origin> {
-        let mut origins: Vec<Origin> = self.greeted().map(|(_, _, _, owner)| owner).collect();
+        let well = self.greeted().filter(|(_, _, link, _)| !link.suspected);
+        let mut origins: Vec<Origin> = well.map(|(_, _, _, owner)| owner).collect();
         origins.sort_unstable();
         origins.dedup();
         origins

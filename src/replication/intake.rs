@@ -203,7 +203,7 @@ impl Replication {
     }
 
     /// Brings the digest forward if the peer lacks something that nobody pushes to it.
-    fn offer_what_is_missing(&mut self, region: &RegionName, turn: &Turn<'_>) {
+    pub(super) fn offer_what_is_missing(&mut self, region: &RegionName, turn: &Turn<'_>) {
         let interval = self.settings.digest_interval;
         let Self { peers, durable, origin, .. } = self;
         let Some(peer) = peers.get_mut(region) else { return };
@@ -215,7 +215,7 @@ impl Replication {
                 && is_deaf_to(link, dot.origin)
         });
         if lacks {
-            link.hasten_digest(turn.monotonic(), interval);
+            link.rush_digest(turn.monotonic(), interval);
         }
     }
 }

@@ -97,6 +97,13 @@ impl Row {
         news.into_iter().map(|dot| dot.origin).collect()
     }
 
+    /// Adds what origins imply that have become known.
+    pub(super) fn expand(&mut self, chains: &Chains) {
+        if !chains.are_kept_by(&self.held) {
+            self.held = Arc::new(chains.expand(&self.held));
+        }
+    }
+
     fn mark(&mut self, at: Duration, admitted: VersionVector, durable: &VersionVector) {
         if self.as_of.is_some_and(|as_of| at <= as_of) {
             return;

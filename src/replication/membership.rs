@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anabranch_crdt::ids::RegionName;
 
 use super::frame::Frame;
-use super::members::{Member, MemberAct, Members};
+use super::members::{Member, MemberAct, Members, NoLink};
 use super::peer::Peer;
 use super::{Effect, LinkId, MemberState, Replication, Turn};
 
@@ -103,12 +103,45 @@ impl Replication {
                 // might not hear of it.
                 return;
             }
-            if let Err(why) = self.members.link_with(&region) {
-                self.close(link, why.explain(self.members.own(), &region), turn);
+            match self.members.link_with(&region) {
+                Ok(()) => {}
+                // It is told first, and closes the link when it has heard of it.
+                Err(NoLink::Gone(_)) => self.close_later(&region, turn),
+                Err(why @ (NoLink::OwnGone(_) | NoLink::Unknown | NoLink::Topology)) => {
+                    self.close(link, why.explain(self.members.own(), &region), turn);
+                }
             }
         }
         self.forget_samples();
         self.keep_if_confirmed(turn);
+    }
+
+    fn close_later(&mut self, region: &RegionName, turn: &Turn<'_>) {
+        let closes_at = turn.monotonic() + self.settings.digest_interval;
+        if let Some(link) = self.link_mut(region) {
+            link.closes_at = Some(link.closes_at.unwrap_or(closes_at).min(closes_at));
+        }
+    }
+
+    /// Closes a link whose region is gone and has had time to hear of it.
+    pub(super) fn close_if_gone(&mut self, region: &RegionName, turn: &mut Turn<'_>) -> bool {
+        let now = turn.monotonic();
+        let Some(link) = self.link_mut(region) else { return true };
+        if link.closes_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        let id = link.id;
+        match self.members.link_with(region) {
+            Err(why) => self.close(id, why.explain(self.members.own(), region), turn),
+            // It has come back in the meantime.
+            Ok(()) => {
+                if let Some(link) = self.link_mut(region) {
+                    link.closes_at = None;
+                }
+                return false;
+            }
+        }
+        true
     }
 
     /// Makes room for what is to be known of each other region.

@@ -278,6 +278,8 @@ impl Replication {
         };
         let Some(link) = self.link_mut(&region) else { return };
         link.heard_at = turn.now.monotonic;
+        self.suspect(&region, false, turn);
+        let Some(link) = self.link_mut(&region) else { return };
         if let Frame::Hello(hello) = frame {
             return self.handle_hello(id, &region, hello, turn);
         }

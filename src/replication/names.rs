@@ -107,8 +107,19 @@ impl Replication {
             }
             self.note_gaps(region, turn.monotonic(), turn);
         }
+        let Self { rows, chains, .. } = self;
+        rows.values_mut().for_each(|row| row.expand(chains));
         if !self.unnamed().is_empty() {
             self.hasten_digests(turn);
+        }
+    }
+
+    fn hasten_digests(&mut self, turn: &Turn<'_>) {
+        let interval = self.settings.digest_interval;
+        for peer in self.peers.values_mut() {
+            if let Some(link) = peer.link.as_mut().filter(|link| link.origin.is_some()) {
+                link.hasten_digest(turn.monotonic(), interval);
+            }
         }
     }
 

@@ -73,6 +73,10 @@ pub(super) struct Link {
     pub(super) vouched: bool,
     /// The mark that goes back with the next digest.
     pub(super) heard_mark: Option<Heard>,
+    /// When the link is closed because its region is gone.
+    pub(super) closes_at: Option<Duration>,
+    /// Whether nothing was heard for so long that others had better pass on what comes from here.
+    pub(super) suspected: bool,
     /// The digest of the member table that the peer was told, and when.
     pub(super) members_told: Option<(u64, Duration)>,
 }
@@ -98,13 +102,23 @@ impl Link {
             digests: 0,
             vouched: false,
             heard_mark: None,
+            closes_at: None,
+            suspected: false,
             members_told: None,
         }
     }
 
     pub(super) fn next_timeout(&self, interval: Duration) -> Duration {
-        let due = self.digest_due.min(self.gives_up_at(interval));
-        self.news.due().map_or(due, |news| news.min(due))
+        let next = self.digest_due.min(self.gives_up_at(interval));
+        let next = self.closes_at.map_or(next, |at| next.min(at));
+        let next = self.news.due().map_or(next, |news| news.min(next));
+        let doubtful = self.suspected || self.origin.is_none();
+        if doubtful { next } else { next.min(self.suspected_at(interval)) }
+    }
+
+    /// Returns when the link counts as doubtful if nothing more is heard.
+    pub(super) fn suspected_at(&self, interval: Duration) -> Duration {
+        self.heard_at + interval * SUSPECT_INTERVALS
     }
 
     /// Returns when the link counts as dead if nothing more is heard.
@@ -121,6 +135,13 @@ impl Link {
         self.last_digest = now;
         let jitter = u32::from(mix(self.id.0 ^ (self.digests << 32)));
         self.digest_due = now + interval * (7 * 128 + jitter) / 1024;
+    }
+
+    /// Makes the next digest due now, unless one has only just gone: others have to hear of a
+    /// link that came or went, so that they pass on what does not come over it any more.
+    pub(super) fn rush_digest(&mut self, now: Duration, interval: Duration) {
+        let spacing = if self.digests == 0 { Duration::ZERO } else { interval / RUSH_SHARE };
+        self.digest_due = self.digest_due.min(now.max(self.last_digest + spacing));
     }
 
     /// Brings the next digest forward, but not closer to the last one than a quarter of the
@@ -278,6 +299,13 @@ const INBOX_FULL_FRAMES: usize = 12;
 
 /// Entries that may wait for the journal per link, in full batches.
 const INBOX_BATCHES: usize = 24;
+
+/// How many digest intervals a peer may be silent before others are asked to pass on what comes
+/// from there: two digests are missing then. It costs no more than some repeated entries if wrong.
+const SUSPECT_INTERVALS: u32 = 3;
+
+/// The share of a digest interval that lies between rushed digests at least.
+const RUSH_SHARE: u32 = 20;
 
 /// How many digest intervals a peer may take for its hello.
 const HELLO_INTERVALS: u32 = 10;

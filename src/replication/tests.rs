@@ -1,4 +1,6 @@
 mod identity;
+mod net;
+mod topologies;
 
 use std::collections::VecDeque;
 

@@ -339,6 +339,7 @@ impl Driver {
         tracing::info!(%members, "the member table has changed");
         (self.hooks.standing)(&members);
         self.table.send_replace(members);
+        self.publish_status();
         self.store_members();
     }
 

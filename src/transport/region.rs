@@ -145,17 +145,13 @@ impl Region {
         });
     }
 
-    /// Ends all dialling for good; a live link is closed if there is a reason to.
-    pub(crate) fn retire(&self, reason: Option<&str>) {
-        let mut ended = None;
+    /// Ends all dialling for good. The state machine closes the live link, if there is one, when
+    /// the peer has heard why.
+    pub(crate) fn retire(&self) {
         self.state.send_modify(|state| {
             state.retired = true;
             state.poked += 1;
-            ended = reason.and_then(|reason| Some((state.live.take()?, reason)));
         });
-        if let Some((live, reason)) = ended {
-            live.handle.close(CloseCode::Refused, reason);
-        }
     }
 
     /// Counts the bytes of datagrams that the live link has sent and received.

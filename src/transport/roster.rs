@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::TransportSettings;
 use super::greeting::Introduction;
 use super::region::Region;
-use crate::replication::{Contact, Member, MemberState, Members, NoLink};
+use crate::replication::{Contact, Member, Members};
 use crate::settings::RegionSettings;
 
 /// The member table, and the regions that links are kept with.
@@ -113,15 +113,12 @@ impl Roster {
     pub(crate) fn follow(&self) {
         let members = self.members();
         let mut regions = self.lock();
-        regions.kept.retain(|name, region| match members.link_with(name) {
-            Ok(()) => true,
-            Err(why) => {
-                let leaves = matches!(&why, NoLink::OwnGone(own) if own.state == MemberState::Left);
-                let reason = why.explain(members.own(), name);
-                // The others have to hear that this region has left, and close the links then.
-                region.retire((!leaves).then_some(reason.as_str()));
-                false
+        regions.kept.retain(|name, region| {
+            let wanted = members.link_with(name).is_ok();
+            if !wanted {
+                region.retire();
             }
+            wanted
         });
         for member in members.others().filter(|member| members.link_with(&member.region).is_ok()) {
             let addresses = self.addresses(member);

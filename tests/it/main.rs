@@ -16,6 +16,7 @@ mod feed;
 mod http;
 mod interop;
 mod limits;
+mod membership;
 mod process;
 mod reconcile;
 mod replication;

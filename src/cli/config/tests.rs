@@ -215,7 +215,7 @@ fn an_error_shows_the_line_and_underlines_the_mistake() {
             "etc/regions.toml:9:1: unknown key 'htp' in [[region]]",
             "    9 | htp = \"127.0.0.1:3031\"",
             "      | ^^^",
-            "  help: did you mean 'http'? (known here: name, quic, http)",
+            "  help: did you mean 'http'? (known here: name, quic, http, peers)",
         ]
     );
 }
@@ -319,4 +319,40 @@ fn flags_change_the_own_region_only() {
     assert_eq!(settings.regions[1].http.port(), 9001);
     assert_eq!(settings.regions[1].quic.to_string(), "0.0.0.0:9002");
     assert_eq!(settings.limits.cache_bytes, 7 << 20);
+    let told = settings.joining.advertised;
+    assert_eq!(
+        told.quic,
+        Some("127.0.0.1:4102".parse().unwrap()),
+        "others dial what the file says"
+    );
+    assert!(!settings.joining.unlisted);
+}
+
+#[test]
+fn a_node_that_no_file_names_says_by_flags_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = crate::pki::paths(folder.path(), "mars");
+    for file in [&pki.authority, &pki.certificate, &pki.key] {
+        std::fs::write(file, "").unwrap();
+    }
+    let topology = || {
+        Topology::of_nothing(
+            "6f0c3e52-8a4d-4c1b-9c0e-2f7b51d9a3e4".parse().unwrap(),
+            folder.path().into(),
+        )
+    };
+    let mut flags =
+        Overrides { join: vec!["10.0.0.1:4101".parse().unwrap()], ..Overrides::default() };
+    let refused =
+        |flags: &Overrides| topology().unlisted("mars", "d".into(), flags).unwrap_err().to_string();
+    assert!(refused(&flags).contains("no file says where mars listens for http"));
+    flags.http = Some("0.0.0.0:3034".parse().unwrap());
+    flags.quic = Some("10.0.0.4:4104".parse().unwrap());
+    assert!(refused(&flags).contains("nobody can dial 0.0.0.0:3034"));
+    assert!(refused(&flags).contains("--advertise-http"));
+    flags.advertised.http = Some("10.0.0.4:3034".parse().unwrap());
+    let settings = topology().unlisted("mars", "d".into(), &flags).unwrap();
+    assert!(settings.joining.unlisted);
+    assert_eq!(settings.joining.ask, flags.join);
+    assert_eq!(settings.regions.len(), 1);
 }

@@ -20,6 +20,7 @@ mod identity;
 mod inspector;
 mod kill;
 mod load;
+mod membership;
 mod mistakes;
 mod runner;
 mod serve;

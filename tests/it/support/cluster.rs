@@ -15,12 +15,13 @@ use anabranch_crdt::clock::ClockOffset;
 use anabranch_crdt::ids::{ClusterId, RegionName, Timestamp};
 use anabranch_crdt::policy::{Extent, PathRule, Policies, Policy};
 use bytes::Bytes;
+use hyper::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 use tracing::{Instrument, info_span};
 use uuid::Uuid;
 
-use super::{Client, eventually, log, seen};
+use super::{Call, Client, eventually, log, seen};
 
 /// What a cluster is to be like.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Plan {
     clocks: BTreeMap<RegionName, Arc<AtomicI64>>,
     /// Regions that have links with some others only.
     links: BTreeMap<RegionName, Neighbours>,
+    /// Regions that have a certificate and are in nobody's file.
+    strangers: Vec<RegionName>,
 }
 
 impl Plan {
@@ -45,7 +48,14 @@ impl Plan {
             bare: Vec::new(),
             clocks: BTreeMap::new(),
             links: BTreeMap::new(),
+            strangers: Vec::new(),
         }
+    }
+
+    /// Gives a certificate to a region that is in nobody's file; see [`Cluster::join`].
+    pub(crate) fn stranger(mut self, name: &str) -> Self {
+        self.strangers.push(region(name));
+        self
     }
 
     /// Lets a region have links with these alone.
@@ -88,9 +98,11 @@ impl Plan {
         log::capture();
         let home = tempfile::tempdir().unwrap();
         let id = ClusterId(Uuid::new_v4());
-        let pki = pki::ensure_development(&home.path().join("pki"), id, &self.regions).unwrap();
+        let certified = [&self.regions[..], &self.strangers].concat();
+        let pki = pki::ensure_development(&home.path().join("pki"), id, &certified).unwrap();
         let names = self.regions.clone();
-        let mut cluster = Cluster { home, id, plan: self, pki, running: BTreeMap::new() };
+        let mut cluster =
+            Cluster { home, id, plan: self, pki, asks: Vec::new(), running: BTreeMap::new() };
         // The lower region of two dials first, so it is better off when it starts second.
         for name in names.iter().rev() {
             cluster.start_node(name.as_str()).await;
@@ -106,6 +118,8 @@ pub(crate) struct Cluster {
     id: ClusterId,
     plan: Plan,
     pki: BTreeMap<RegionName, PkiPaths>,
+    /// Whom the next node asks to be taken in.
+    asks: Vec<SocketAddr>,
     running: BTreeMap<RegionName, Running>,
 }
 
@@ -164,7 +178,10 @@ impl Cluster {
         Settings {
             cluster_name: "test".to_owned(),
             cluster: self.id,
-            regions: self.plan.regions.iter().map(of).collect(),
+            regions: match self.plan.strangers.contains(&own) {
+                true => vec![of(&own)],
+                false => self.plan.regions.iter().map(of).collect(),
+            },
             collections: match self.plan.bare.contains(&own) {
                 true => BTreeMap::new(),
                 false => self.plan.collections.iter().map(named).collect(),
@@ -172,7 +189,11 @@ impl Cluster {
             limits: self.plan.limits.clone(),
             data: self.data(name),
             pki: self.pki[&own].clone(),
-            joining: Joining::default(),
+            joining: Joining {
+                ask: self.asks.clone(),
+                unlisted: self.plan.strangers.contains(&own),
+                ..Joining::default()
+            },
             region: own,
         }
     }
@@ -189,10 +210,37 @@ impl Cluster {
         let started = builder.start().instrument(span).await;
         let node = started.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
         for other in self.running.values() {
-            other.node.transport().set_peer_address(&region(name), node.quic_addr()).unwrap();
+            // A region that has not joined yet is nobody's peer.
+            drop(other.node.transport().set_peer_address(&region(name), node.quic_addr()));
         }
         let client = Client::new(node.http_addr());
         self.running.insert(region(name), Running { node, client });
+    }
+
+    /// Starts a region that asks another one to be taken in.
+    pub(crate) async fn join(&mut self, name: &str, through: &str) {
+        self.asks = vec![self.node(through).quic_addr()];
+        self.start_node(name).await;
+        self.asks.clear();
+    }
+
+    /// Waits until every running region says that a region stands like this.
+    pub(crate) async fn stands(&self, name: &str, state: &str) {
+        for here in self.names() {
+            eventually(&format!("{here} knows that {name} is {state}"), async || {
+                let listed = self.at(&here).get("/v1/regions").ok().await.value();
+                let regions = listed["regions"].as_array().unwrap();
+                let found = regions.iter().find(|region| region["name"] == name);
+                seen(found.is_some_and(|found| found["state"] == state), || listed.to_string())
+            })
+            .await;
+        }
+    }
+
+    /// Does what an operator asks one region to do with a region.
+    pub(crate) fn steer(&self, at: &str, name: &str, act: &str) -> Call<'_> {
+        let path = format!("/v1/regions/{name}:{act}");
+        self.at(at).call(Method::POST, path).header("author", "operator")
     }
 
     /// Sets the wall clock of a region that was planned with one of its own.
@@ -271,7 +319,7 @@ impl Cluster {
     pub(crate) async fn peer(&self, here: &str, there: &str) -> Value {
         let status = self.at(here).get("/v1/replication").ok().await.value();
         let peers = status["peers"].as_array().unwrap();
-        peers.iter().find(|peer| peer["region"] == there).expect("a region of the cluster").clone()
+        peers.iter().find(|peer| peer["region"] == there).cloned().unwrap_or_default()
     }
 
     /// Waits until every running region is linked to every other one.
