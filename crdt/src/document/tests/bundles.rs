@@ -23,13 +23,14 @@ fn parts(document: &Document, bytes: usize) -> Vec<Bundle> {
     }
 }
 
-/// A region that never saw an entry, and was given a document in parts.
+/// A region that never saw an entry, and was given a document in parts. It admits nothing, as one
+/// that decides on the first parts may make a resolution that a later part makes needless.
 fn given(number: u8, document: &Document, policies: &Policies, bytes: usize) -> Region {
     let mut region = Region::new(number, policies);
-    for part in parts(document, bytes) {
-        let admitted: Vec<Admitted> = part.changes.iter().map(Admitted::from).collect();
-        region.receive(&admitted);
-    }
+    let parts = parts(document, bytes);
+    let changes = parts.iter().flat_map(|part| &part.changes);
+    let changes: Vec<_> = changes.map(Admitted::from).collect();
+    changes.chunks(4).for_each(|some| region.receive(some));
     region
 }
 
@@ -54,18 +55,17 @@ proptest! {
         for source in [document, &loaded] {
             let late = given(9, source, &first, bytes);
             prop_assert_eq!(shown(&late), shown(&regions[0]));
-            // What other settings would make of it is the same, too, decided in the same region.
-            let mut late = given(1, source, &first, usize::MAX);
-            prop_assert_eq!(shown(&late), shown(&regions[0]));
-            let mut here = regions[0].clone();
-            here.set_policies(&second);
-            late.set_policies(&second);
-            prop_assert_eq!(late.document.value(&second), here.document.value(&second));
-            let winners = |region: &Region| -> Vec<_> {
-                let conflicts = region.conflicts().into_iter();
-                conflicts.map(|conflict| (conflict.id, conflict.winner)).collect()
+            // What other settings would make of it is the same, too.
+            let here = &regions[0].document;
+            prop_assert_eq!(late.document.value(&second), here.value(&second));
+            let decided = |document: &Document| {
+                let mut ledger = Ledger::default();
+                ledger.rebuild(document, ID, &second).unwrap();
+                let mut conflicts: Vec<_> = ledger.conflicts().cloned().collect();
+                conflicts.sort_by_key(|conflict| conflict.id);
+                conflicts
             };
-            prop_assert_eq!(winners(&late), winners(&here));
+            prop_assert_eq!(decided(&late.document), decided(here));
         }
     }
 }
