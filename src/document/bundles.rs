@@ -18,7 +18,7 @@ use tracing::warn;
 use super::loaded::{Loaded, Outcome, Scene};
 use super::owner::{Owner, answer, snapshot_of};
 use super::redecide::Reach;
-use super::request::{Reply, Request};
+use super::request::{Reply, Request, Whole};
 use super::{Documents, shutting_down};
 use crate::error::{Error, ErrorKind};
 use crate::journal::Row;
@@ -44,7 +44,7 @@ impl Documents {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub async fn export(&self, id: DocumentId, have: Vec<ChangeHash>) -> Result<Bundle, Error> {
-        let ask = |reply| Request::Export { id, have, reply };
+        let ask = |reply| Request::Whole(Whole::Export { id, have, reply });
         let (mut bundle, _) = self.ask_patiently(id, ask).await?;
         // By now everything that the bundle holds is durable, so none of its entries is left out.
         bundle.dots = self.setting.journal.document_dots(id)?;
@@ -59,7 +59,7 @@ impl Documents {
         if matches!(self.setting.journal.row(id)?, (None, false)) {
             return Ok(Vec::new());
         }
-        Ok(self.ask_patiently(id, |reply| Request::Heads { id, reply }).await?.0)
+        Ok(self.ask_patiently(id, |reply| Request::Whole(Whole::Heads { id, reply })).await?.0)
     }
 
     /// Takes in documents of another region, and answers for each of them in their order, once all
@@ -85,7 +85,7 @@ impl Documents {
         let asked = asked.filter(|(_, (places, _))| !places.is_empty());
         let answers = try_join_all(asked.map(async |(queue, (places, bundles))| {
             let (reply, answer) = oneshot::channel();
-            let request = Request::Adopt { bundles, reply };
+            let request = Request::Whole(Whole::Adopt { bundles, reply });
             queue.send(request).await.map_err(|_| shutting_down())?;
             let (adopted, _) = answer.await.unwrap_or_else(|_| Err(shutting_down()))?;
             Ok::<_, Error>((places, adopted))
@@ -101,7 +101,18 @@ impl Documents {
 }
 
 impl Owner {
-    pub(super) fn export(&mut self, id: DocumentId, have: &[ChangeHash], reply: Reply<Bundle>) {
+    pub(super) fn serve_whole(&mut self, request: Whole) {
+        match request {
+            Whole::Export { id, have, reply } => self.export(id, &have, reply),
+            Whole::Heads { id, reply } => {
+                self.look_at(id, reply, |loaded| loaded.document.heads());
+            }
+            Whole::Save { id, reply } => self.save(id, reply),
+            Whole::Adopt { bundles, reply } => self.adopt(&bundles, reply),
+        }
+    }
+
+    fn export(&mut self, id: DocumentId, have: &[ChangeHash], reply: Reply<Bundle>) {
         let bytes = self.setting.limits.frame_bytes / 2;
         let bundle = |loaded: &Loaded| {
             loaded.document.bundle(id, loaded.name.clone(), Vec::new(), have, bytes)
@@ -111,7 +122,7 @@ impl Owner {
 
     /// Answers from a document that is up to date. One that was not in memory is not kept there,
     /// because whoever goes through all documents would drive out those that are in use.
-    pub(super) fn look_at<T: Send + 'static>(
+    fn look_at<T: Send + 'static>(
         &mut self,
         id: DocumentId,
         reply: Reply<T>,
@@ -137,7 +148,7 @@ impl Owner {
         }
     }
 
-    pub(super) fn adopt(&mut self, bundles: &[Bundle], reply: Reply<Vec<Adopted>>) {
+    fn adopt(&mut self, bundles: &[Bundle], reply: Reply<Vec<Adopted>>) {
         let origin = self.setting.journal.origin();
         let (mut whole, mut all) = (Outcome::default(), Vec::new());
         for bundle in bundles {

@@ -132,12 +132,7 @@ impl Owner {
                 let id = DocumentId::from(&name);
                 self.step(id, Some(name), reply, |loaded, scene| loaded.seed(change, scene));
             }
-            Request::Export { id, have, reply } => self.export(id, &have, reply),
-            Request::Heads { id, reply } => {
-                self.look_at(id, reply, |loaded| loaded.document.heads());
-            }
-            Request::Save { id, reply } => self.save(id, reply),
-            Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
+            Request::Whole(request) => self.serve_whole(request),
             Request::Redecide { documents, reach, reply } => {
                 self.redecide_all(documents, reach, reply);
             }

@@ -67,26 +67,8 @@ pub(super) enum Request {
         id: DocumentId,
         reply: Reply<Replica>,
     },
-    /// What someone lacks of a document.
-    Export {
-        id: DocumentId,
-        have: Vec<ChangeHash>,
-        reply: Reply<Bundle>,
-    },
-    Heads {
-        id: DocumentId,
-        reply: Reply<Vec<ChangeHash>>,
-    },
-    /// A document needs entries of the log; snapshots are taken if that saves room.
-    Save {
-        id: DocumentId,
-        reply: Reply<bool>,
-    },
-    /// Documents come whole from another region; answers for each of them.
-    Adopt {
-        bundles: Vec<Bundle>,
-        reply: Reply<Vec<Adopted>>,
-    },
+    /// Something about a document as a whole.
+    Whole(Whole),
     Revert {
         name: DocumentName,
         heads: Vec<ChangeHash>,
@@ -121,6 +103,31 @@ pub(super) enum Request {
     Look,
     /// Nothing more comes.
     Stop,
+}
+
+/// A request about documents as a whole, which travel or are saved.
+#[derive(Debug)]
+pub(super) enum Whole {
+    /// What someone lacks of a document.
+    Export {
+        id: DocumentId,
+        have: Vec<ChangeHash>,
+        reply: Reply<Bundle>,
+    },
+    Heads {
+        id: DocumentId,
+        reply: Reply<Vec<ChangeHash>>,
+    },
+    /// A document needs entries of the log; snapshots are taken if that saves room.
+    Save {
+        id: DocumentId,
+        reply: Reply<bool>,
+    },
+    /// Documents come whole from another region; answers for each of them.
+    Adopt {
+        bundles: Vec<Bundle>,
+        reply: Reply<Vec<Adopted>>,
+    },
 }
 
 /// What settling a conflict left behind.

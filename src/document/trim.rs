@@ -29,7 +29,7 @@ use super::Documents;
 use super::listing::blocking;
 use super::loaded::Outcome;
 use super::owner::Owner;
-use super::request::{Reply, Request};
+use super::request::{Reply, Request, Whole};
 use crate::error::Error;
 use crate::journal::{Allowance, LogView, Row, Swept};
 use crate::replication::ClusterView;
@@ -252,7 +252,8 @@ impl Documents {
     /// Has snapshots taken of documents that need entries of the log, where that saves room.
     async fn save(&self, documents: Vec<DocumentId>) -> Result<(), Error> {
         for id in documents {
-            let saved = self.ask_patiently(id, |reply| Request::Save { id, reply }).await;
+            let ask = |reply| Request::Whole(Whole::Save { id, reply });
+            let saved = self.ask_patiently(id, ask).await;
             if let Err(error) = saved {
                 warn!(document = %id, %error, "no snapshot was made; its entries stay");
             }

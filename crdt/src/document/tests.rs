@@ -5,6 +5,7 @@ pub(super) mod laws;
 mod forget;
 
 mod admissions;
+mod bundles;
 
 use std::collections::BTreeMap;
 

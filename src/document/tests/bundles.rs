@@ -25,14 +25,17 @@ async fn give_all(from: &Fixture, to: &Fixture) {
     tokio::task::spawn_blocking(move || journal.raise(vector)).await.unwrap().unwrap();
 }
 
+/// Has everything applied that waits, by reading it.
+async fn settle(of: &Fixture) {
+    for (id, ..) in of.journal.digests(IdRange::all(), usize::MAX).unwrap() {
+        of.documents.named(id).await.unwrap();
+    }
+}
+
 /// Checks that two nodes show the same documents with the same conflicts.
 async fn check_equal(one: &Fixture, other: &Fixture) {
-    for of in [one, other] {
-        // Reading a document applies what waits.
-        for (id, ..) in of.journal.digests(IdRange::all(), usize::MAX).unwrap() {
-            of.documents.named(id).await.unwrap();
-        }
-    }
+    settle(one).await;
+    settle(other).await;
     let documents = |of: &Fixture| of.journal.digests(IdRange::all(), usize::MAX).unwrap();
     let (here, there) = (documents(one), documents(other));
     assert_eq!(here, there);
@@ -167,6 +170,16 @@ async fn a_large_document_comes_in_parts() {
     check_equal(&one, &other).await;
 }
 
+/// Exchanges entries, also those of the resolutions that follow.
+async fn exchange(one: &Fixture, other: &Fixture) {
+    for _ in 0..2 {
+        one.send_to(other).await;
+        other.send_to(one).await;
+        settle(one).await;
+        settle(other).await;
+    }
+}
+
 /// Overwrites a record on disk with one whose hash does not match.
 fn rot(node: &Fixture, table: &'static str, key: &[u8]) {
     node.journal.rot(table, key);
@@ -179,8 +192,7 @@ async fn a_damaged_document_is_listed_and_mended_by_a_bundle() {
     one.send_to(&other).await;
     other.patch("latest/a", json!({"title": "other"})).await.unwrap();
     one.patch("latest/a", json!({"title": "one again"})).await.unwrap();
-    one.send_to(&other).await;
-    other.send_to(&one).await;
+    exchange(&one, &other).await;
     check_equal(&one, &other).await;
     // What only this region has must not be lost when another region's copy takes its place.
     let bundle = async || {
@@ -202,8 +214,7 @@ async fn a_damaged_document_is_listed_and_mended_by_a_bundle() {
     assert_eq!(adopted, [Adopted::Whole]);
     assert_eq!(one.json("latest/a").await, before);
     assert!(one.documents.damaged().is_empty());
-    one.send_to(&other).await;
-    other.send_to(&one).await;
+    exchange(&one, &other).await;
     check_equal(&one, &other).await;
     let one = one.restart("eu-west").await;
     assert_eq!(one.json("latest/a").await, before);
