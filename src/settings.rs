@@ -9,6 +9,8 @@ use std::time::Duration;
 use anabranch_crdt::ids::{ClusterId, CollectionName, RegionName};
 use anabranch_crdt::policy::Policies;
 
+pub use crate::replication::frame::Compression;
+
 /// Everything that a node is told about its cluster.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -83,6 +85,13 @@ pub struct Limits {
     pub conflict_age: Duration,
     /// Settled conflicts in the ledger; the oldest of more are dropped. Default 1,000,000.
     pub conflict_rows: u64,
+    /// Bytes per second that this node sends to any one region at most. Default no cap.
+    pub link_bandwidth: Option<u64>,
+    /// Bytes per second that this node sends to single regions at most, where that differs: the
+    /// `bandwidth` of their sections.
+    pub region_bandwidth: BTreeMap<RegionName, u64>,
+    /// Whether large frames travel compressed. Default on.
+    pub compression: Compression,
 }
 
 impl Limits {
@@ -121,6 +130,9 @@ impl Default for Limits {
             clock_skew: Duration::from_secs(1),
             conflict_age: Duration::from_secs(90 * 24 * 3_600),
             conflict_rows: 1_000_000,
+            link_bandwidth: None,
+            region_bandwidth: BTreeMap::new(),
+            compression: Compression::On,
         }
     }
 }

@@ -43,6 +43,7 @@ impl Figures<'_> {
         let mut text = Exposition(String::new());
         self.expose_clock(&mut text);
         self.expose_replication(&mut text);
+        self.expose_traffic(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -101,6 +102,53 @@ impl Figures<'_> {
         );
     }
 
+    fn expose_traffic(&self, text: &mut Exposition) {
+        let name = "anabranch_link_waiting_bytes";
+        text.family(name, "gauge", "Bytes that wait to go to a region: fresh ones go first.");
+        for peer in self.peers {
+            let region = ("peer_region", peer.region.as_str());
+            text.sample(name, &[region, ("lane", "fresh")], peer.traffic.fresh_waiting);
+            text.sample(name, &[region, ("lane", "bulk")], peer.traffic.bulk_waiting);
+        }
+        self.per_peer(
+            text,
+            "anabranch_link_round_trip_seconds",
+            "The round trip of the connection to a region.",
+            |peer| peer.traffic.round_trip.map(|time| time.as_secs_f64()),
+        );
+        let name = "anabranch_link_throttled_seconds_total";
+        text.family(name, "counter", "How long frames to a region waited for its bandwidth cap.");
+        for peer in self.peers {
+            let throttled = peer.traffic.throttled.as_secs_f64();
+            text.sample(name, &[("peer_region", peer.region.as_str())], throttled);
+        }
+        self.expose_bytes(
+            text,
+            ("anabranch_link_bytes_total", "Bytes of frames, as they travelled."),
+            |peer| (peer.traffic.sent, peer.traffic.received),
+        );
+        self.expose_bytes(
+            text,
+            ("anabranch_link_unpacked_bytes_total", "Bytes of the same frames, not compressed."),
+            |peer| (peer.traffic.sent_unpacked, peer.traffic.received_unpacked),
+        );
+    }
+
+    /// Adds a counter of bytes sent to and received from each peer.
+    fn expose_bytes(
+        &self,
+        text: &mut Exposition,
+        (name, help): (&str, &str),
+        bytes: impl Fn(&PeerStatus) -> (u64, u64),
+    ) {
+        text.family(name, "counter", help);
+        for peer in self.peers {
+            let (region, (sent, received)) = (("peer_region", peer.region.as_str()), bytes(peer));
+            text.sample(name, &[region, ("direction", "sent")], sent);
+            text.sample(name, &[region, ("direction", "received")], received);
+        }
+    }
+
     /// Adds a gauge with one sample for each peer that has it.
     fn per_peer<T: Display>(
         &self,
@@ -155,6 +203,7 @@ mod tests {
     use anabranch_crdt::clock::MeasuredClock;
 
     use super::*;
+    use crate::replication::Traffic;
 
     #[test]
     fn figures_are_exposed_with_help_and_type() {
@@ -170,11 +219,19 @@ mod tests {
             entries_missing: 3,
             last_error: None,
             clock: Some(measured),
+            traffic: Traffic {
+                bulk_waiting: 5_000_000,
+                throttled: Duration::from_millis(2_500),
+                sent: 40,
+                sent_unpacked: 90,
+                ..Traffic::default()
+            },
         };
         let silent = PeerStatus {
             region: "us-east".parse().unwrap(),
             connected: false,
             clock: None,
+            traffic: Traffic::default(),
             ..peer.clone()
         };
         let clock = ClockStatus {
@@ -204,6 +261,20 @@ mod tests {
             "anabranch_replication_seconds_behind{peer_region=\"us-east\"} 1.5",
             "anabranch_replication_entries_missing{peer_region=\"ap-south\"} 3",
             "anabranch_replication_entries_missing{peer_region=\"us-east\"} 3",
+            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"fresh\"} 0",
+            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"bulk\"} 5000000",
+            "anabranch_link_waiting_bytes{peer_region=\"us-east\",lane=\"fresh\"} 0",
+            "anabranch_link_waiting_bytes{peer_region=\"us-east\",lane=\"bulk\"} 0",
+            "anabranch_link_throttled_seconds_total{peer_region=\"ap-south\"} 2.5",
+            "anabranch_link_throttled_seconds_total{peer_region=\"us-east\"} 0",
+            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 40",
+            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
+            "anabranch_link_bytes_total{peer_region=\"us-east\",direction=\"sent\"} 0",
+            "anabranch_link_bytes_total{peer_region=\"us-east\",direction=\"received\"} 0",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 90",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"us-east\",direction=\"sent\"} 0",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"us-east\",direction=\"received\"} 0",
             &build,
         ];
         assert_eq!(samples, expected);

@@ -43,11 +43,13 @@ use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use cluster::{ClusterView, MemberState, RegionView};
-pub use interface::{Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
+pub use interface::{
+    Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket, Traffic,
+};
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
-use frame::Frame;
+use frame::{Frame, Packer};
 use intake::Appending;
 use peer::{Link, Peer};
 use samples::Samples;
@@ -66,6 +68,7 @@ pub struct Replication {
     links: BTreeMap<LinkId, RegionName>,
     /// The newest own entries, shared by all links that keep up.
     recent: Recent,
+    packer: Packer,
     samples: Samples,
     /// The greatest admission time of own entries.
     clock: Timestamp,
@@ -134,6 +137,7 @@ impl Replication {
             peers: peers.collect(),
             links: BTreeMap::new(),
             recent: Recent::default(),
+            packer: Packer::new(settings.packing.compression),
             clock: Timestamp::default(),
             gaps: BTreeMap::new(),
             appends: BTreeMap::new(),
@@ -192,12 +196,13 @@ impl Replication {
             entries_missing: self.durable.behind(&peer.known),
             last_error: peer.last_error.clone(),
             clock: peer.clock.measured(now),
+            traffic: Traffic::default(),
         }
     }
 
     fn handle_frame(&mut self, id: LinkId, bytes: &Bytes, turn: &mut Turn<'_>) {
         let Some(region) = self.links.get(&id).cloned() else { return };
-        let frame = match Frame::decode(bytes) {
+        let frame = match Frame::decode_within(bytes, self.settings.packing.longest) {
             Ok(frame) => frame,
             Err(error) => return self.close(id, format!("bad frame: {error}"), turn),
         };

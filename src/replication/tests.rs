@@ -1,7 +1,7 @@
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::DocumentId;
 
-use super::frame::{Digest, Hello, Pull, encode_batch};
+use super::frame::{Digest, Hello, Packing, Pull, encode_batch};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,6 +37,7 @@ impl Node {
             frame_bytes: 10_000,
             batch_entries: 10,
             digest_interval: SECOND,
+            packing: Packing::default(),
             names: Vec::new(),
         };
         let replication = Replication::new(settings, vector.clone());

@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::Instrument;
 
 use super::commits::{CommitReceiver, News};
-use super::link::{LinkEvent, LinkHandle};
+use super::link::{Credit, LinkEvent, LinkHandle};
 use super::refusal::CloseCode;
 use super::{TransportHooks, TransportSettings, pass_on_panic};
 
@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Identity, Journal};
 use crate::replication::{
     ClusterView, Effect, Input, LinkId, Now, PeerStatus, Replication, ReplicationSettings, Ticket,
+    Traffic,
 };
 
 /// Owns the state machine.
@@ -38,6 +39,12 @@ pub(crate) struct Driver {
     failures: BTreeMap<RegionName, String>,
     appends: Appends,
     reads: Reads,
+    /// Told when a link has room for what is read for it.
+    room: Arc<Notify>,
+    /// What links may not receive yet, because they have asked for too much.
+    held: BTreeMap<LinkId, Vec<Credit>>,
+    /// What the last link to each region has carried.
+    traffic: BTreeMap<RegionName, Traffic>,
     effects: Vec<Effect>,
     status: watch::Sender<Arc<Vec<PeerStatus>>>,
     cluster: watch::Sender<Arc<ClusterView>>,
@@ -68,6 +75,7 @@ impl Driver {
         journal: Journal,
         mut commits: CommitReceiver,
         hooks: TransportHooks,
+        room: Arc<Notify>,
     ) -> (Self, Published) {
         // What was committed before now is no news; but the position may not yet say so.
         let mut vector = journal.position().borrow().vector.clone();
@@ -86,6 +94,9 @@ impl Driver {
             hooks,
             links: BTreeMap::new(),
             failures: BTreeMap::new(),
+            room,
+            held: BTreeMap::new(),
+            traffic: BTreeMap::new(),
             effects: Vec::new(),
             status,
             cluster,
@@ -103,15 +114,15 @@ impl Driver {
         let mut ticks = ticks();
         loop {
             let deadline = self.deadline();
-            let takes_frames = self.takes_frames();
             tokio::select! {
                 news = self.commits.next() => self.on_news(news.ok_or_else(closed)?),
                 done = self.appends.next() => self.on_done(done)?,
                 Some(done) = self.reads.next() => self.on_done(done)?,
-                event = events.recv(), if takes_frames => self.on_event(event.ok_or_else(closed)?),
+                event = events.recv() => self.on_event(event.ok_or_else(closed)?),
                 () = sleep_until(deadline.unwrap_or(self.began)), if deadline.is_some() => {
                     self.handle(Input::Timeout);
                 }
+                () = self.room.notified() => self.start_reads(),
                 _ = ticks.tick() => self.publish_status(),
             }
         }
@@ -121,8 +132,13 @@ impl Driver {
         self.replication.poll_timeout().map(|timeout| self.began + timeout)
     }
 
-    fn takes_frames(&self) -> bool {
-        self.appends.under_way < BUSY_APPENDS && self.reads.waiting.len() < BUSY_READS
+    /// Starts the reads whose links have room for what they bring, and lets those links go on
+    /// whose peers had asked for too many.
+    fn start_reads(&mut self) {
+        let links = &self.links;
+        self.reads.fill(|link| links.get(&link).map(LinkHandle::has_room));
+        let reads = &self.reads;
+        self.held.retain(|link, _| reads.waiting_for(*link) >= BUSY_READS);
     }
 
     fn on_news(&mut self, news: News) {
@@ -140,10 +156,14 @@ impl Driver {
             }
             LinkEvent::Frame { link, bytes, credit } => {
                 self.handle(Input::Frame { link, bytes });
-                drop(credit);
+                // The peer that asks for more than is read for it waits, and no other one.
+                if self.reads.waiting_for(link) >= BUSY_READS {
+                    self.held.entry(link).or_default().push(credit);
+                }
             }
             LinkEvent::Down { link, reason } => {
                 self.links.remove(&link);
+                self.held.remove(&link);
                 self.handle(Input::Disconnected { link, reason });
                 self.publish_status();
             }
@@ -162,7 +182,10 @@ impl Driver {
                 }
                 self.handle(Input::Appended { ticket, error });
             }
-            Done::Read { ticket, entries } => self.handle(Input::Read { ticket, entries }),
+            Done::Read { ticket, entries } => {
+                self.handle(Input::Read { ticket, entries });
+                self.start_reads();
+            }
             Done::Renewed(renewed) => {
                 let identity = renewed.map_err(|error| no_origin(&error))?;
                 (self.hooks.origin_renewed)(&identity);
@@ -194,9 +217,9 @@ impl Driver {
     fn execute(&mut self, effect: Effect) {
         match effect {
             // A link may have gone in the meantime; its end is told, or has been.
-            Effect::Send { link, bytes, lane: _ } => {
+            Effect::Send { link, bytes, lane } => {
                 if let Some(link) = self.links.get(&link) {
-                    link.send(bytes);
+                    link.send(bytes, lane);
                 }
             }
             Effect::Close { link, reason } => {
@@ -205,8 +228,9 @@ impl Driver {
                 }
             }
             Effect::Append { ticket, entries } => self.appends.start(ticket, entries),
-            Effect::Read { ticket, origin, after, entries, bytes } => {
-                self.reads.start(Read { ticket, origin, after, entries, bytes });
+            Effect::Read { ticket, link, origin, after, entries, bytes } => {
+                self.reads.add(Read { ticket, link, origin, after, entries, bytes });
+                self.start_reads();
             }
             Effect::NameOrigin { origin, region } => self.journal.name_origin(origin, &region),
             Effect::ObserveClock { seen } => (self.hooks.observe_clock)(seen),
@@ -214,9 +238,10 @@ impl Driver {
         }
     }
 
-    fn publish_status(&self) {
+    fn publish_status(&mut self) {
         let now = self.now();
         let mut peers = self.replication.status(now);
+        self.note_traffic(&mut peers);
         (self.hooks.judge_clock)(&peers, now.monotonic);
         for peer in peers.iter_mut().filter(|peer| !peer.connected) {
             if let Some(failure) = self.failures.get(&peer.region) {
@@ -230,6 +255,18 @@ impl Driver {
             }
             changed
         });
+    }
+
+    /// Adds what the links carry; of a link that is gone, what it had carried.
+    fn note_traffic(&mut self, peers: &mut [PeerStatus]) {
+        for link in self.links.values() {
+            self.traffic.insert(link.region().clone(), link.traffic());
+        }
+        for peer in peers {
+            let seen = self.traffic.get(&peer.region).copied().unwrap_or_default();
+            let gone = Traffic { fresh_waiting: 0, bulk_waiting: 0, round_trip: None, ..seen };
+            peer.traffic = if peer.connected { seen } else { gone };
+        }
     }
 
     fn now(&self) -> Now {
@@ -338,6 +375,7 @@ struct Reads {
 
 struct Read {
     ticket: Ticket,
+    link: LinkId,
     origin: Origin,
     after: Sequence,
     entries: usize,
@@ -349,14 +387,23 @@ impl Reads {
         Self { journal, running: JoinSet::new(), waiting: VecDeque::new() }
     }
 
-    fn start(&mut self, read: Read) {
+    fn add(&mut self, read: Read) {
         self.waiting.push_back(read);
-        self.fill();
     }
 
-    fn fill(&mut self) {
-        while self.running.len() < RUNNING_READS {
-            let Some(read) = self.waiting.pop_front() else { return };
+    fn waiting_for(&self, link: LinkId) -> usize {
+        self.waiting.iter().filter(|read| read.link == link).count()
+    }
+
+    /// Starts reads of links that have room, the oldest first, and drops those of links that are
+    /// gone, which nobody waits for any more.
+    fn fill(&mut self, has_room: impl Fn(LinkId) -> Option<bool>) {
+        self.waiting.retain(|read| has_room(read.link).is_some());
+        while self.running.len() < RUNNING_READS
+            && let Some(place) =
+                self.waiting.iter().position(|read| has_room(read.link) == Some(true))
+            && let Some(read) = self.waiting.remove(place)
+        {
             let journal = self.journal.clone();
             self.running.spawn_blocking(move || read.run(&journal));
         }
@@ -369,7 +416,6 @@ impl Reads {
 
     async fn next(&mut self) -> Option<Done> {
         let ended: Result<Done, JoinError> = self.running.join_next().await?;
-        self.fill();
         match ended {
             Ok(done) => Some(done),
             Err(error) => {
@@ -394,11 +440,12 @@ impl Read {
 fn replication_settings(settings: &TransportSettings, journal: &Journal) -> ReplicationSettings {
     let named = |(origin, region): (Origin, Option<RegionName>)| Some((origin, region?));
     ReplicationSettings {
+        packing: settings.packing,
         names: journal.origins().into_iter().filter_map(named).collect(),
         region: settings.region.clone(),
         origin: journal.origin(),
         peers: settings.peers.keys().cloned().collect(),
-        frame_bytes: settings.frame_bytes,
+        frame_bytes: settings.filled_frame(),
         batch_entries: settings.batch_entries,
         digest_interval: settings.digest_interval,
     }
@@ -422,14 +469,11 @@ fn no_origin(error: &CommitError) -> Error {
 /// Appends that can be under way, and answers that can wait; more are refused at once.
 const MAX_APPENDS: usize = 256;
 
-/// From so many appends on, frames wait.
-const BUSY_APPENDS: usize = 64;
-
 /// Reads at once; each holds one batch in memory.
 const RUNNING_READS: usize = 4;
 
-/// From so many waiting reads on, frames wait; a waiting read is a few words.
-const BUSY_READS: usize = 64;
+/// From so many waiting reads of one link on, its frames wait: more than an honest peer asks for.
+const BUSY_READS: usize = 16;
 
 /// How often what is known of the peers is published.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);

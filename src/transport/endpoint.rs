@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anabranch_crdt::ids::{ClusterId, RegionName};
 use quinn::{ClientConfig, ConnectError, Connection, Endpoint, Incoming};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -39,6 +39,7 @@ pub(crate) struct Links {
     guests: Arc<Guests>,
     leaf: Option<Arc<dyn LeafService>>,
     events: mpsc::Sender<LinkEvent>,
+    room: Arc<Notify>,
     next_link: AtomicU64,
     complaints: Mutex<Complaints>,
     frame_bytes: usize,
@@ -65,6 +66,7 @@ impl Links {
             guests: Guests::new(settings.max_connections),
             leaf,
             events,
+            room: Arc::default(),
             next_link: AtomicU64::new(1),
             complaints: Mutex::default(),
             frame_bytes: settings.max_frame_bytes,
@@ -82,6 +84,11 @@ impl Links {
             let message = format!("the UDP socket has no address: {error}");
             Error::new(ErrorKind::Unavailable, "no_socket", message)
         })
+    }
+
+    /// Told when a link has room again for what catches up.
+    pub(crate) fn room(&self) -> Arc<Notify> {
+        Arc::clone(&self.room)
     }
 
     pub(crate) fn region(&self, name: &RegionName) -> Option<&Arc<Region>> {
@@ -133,7 +140,7 @@ impl Links {
         dialled: Dialled,
     ) -> Result<Link, Failure> {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        let handle = LinkHandle::new(id, connection.clone(), region.delay(), self.frame_bytes);
+        let handle = LinkHandle::new(id, connection.clone(), region, &self.room, self.frame_bytes);
         let live = Live { handle, dialled, boot: greeted.boot };
         let registration = region.register(live).map_err(|(code, failure)| {
             connection.close(code.into(), failure.reason.as_bytes());
@@ -403,7 +410,8 @@ fn warn_of_trouble(settings: &TransportSettings, credentials: &Credentials) {
 fn regions(settings: &TransportSettings) -> BTreeMap<RegionName, Arc<Region>> {
     let region = |(name, &address): (&RegionName, &SocketAddr)| {
         let delay = settings.delay.get(name).copied().unwrap_or_default();
-        let region = Region::new(&settings.region, name.clone(), address, delay);
+        let bandwidth = settings.bandwidth_to(name);
+        let region = Region::new(&settings.region, name.clone(), address, delay, bandwidth);
         (name.clone(), Arc::new(region))
     };
     settings.peers.iter().map(region).collect()

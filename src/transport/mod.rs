@@ -22,9 +22,11 @@ mod guests;
 pub mod leaf;
 mod link;
 mod outbox;
+mod pacer;
 mod refusal;
 mod region;
 mod tls;
+mod traffic;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -44,6 +46,7 @@ pub use framing::{FrameError, FrameReader, FrameWriter};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
+use crate::replication::frame::Packing;
 use crate::replication::{ClusterView, PeerStatus};
 use crate::settings::{PkiPaths, Settings};
 use driver::{Driver, Published};
@@ -74,6 +77,12 @@ pub struct TransportSettings {
     pub digest_interval: Duration,
     /// Delay added to frames on their way to a region, to try out distance. Default none.
     pub delay: BTreeMap<RegionName, Duration>,
+    /// Bytes per second that may go to any one region. Default no cap.
+    pub link_bandwidth: Option<u64>,
+    /// Bytes per second that may go to a region, where that differs.
+    pub bandwidth: BTreeMap<RegionName, u64>,
+    /// How large frames travel.
+    pub packing: Packing,
     /// Connections that others may have open here at once. Default 1,024.
     pub max_connections: usize,
 }
@@ -98,8 +107,28 @@ impl TransportSettings {
             batch_entries: settings.limits.batch_entries,
             digest_interval: Duration::from_secs(1),
             delay: BTreeMap::new(),
+            link_bandwidth: settings.limits.link_bandwidth,
+            bandwidth: settings.limits.region_bandwidth.clone(),
+            packing: Packing {
+                compression: settings.limits.compression,
+                longest: settings.limits.longest_frame(),
+            },
             max_connections: 1_024,
         })
+    }
+
+    /// Returns the cap of what may go to a region, in bytes per second.
+    #[must_use]
+    pub fn bandwidth_to(&self, region: &RegionName) -> Option<u64> {
+        self.bandwidth.get(region).copied().or(self.link_bandwidth)
+    }
+
+    /// Returns the bytes that replication fills a frame up to: on a link with a cap no more than
+    /// goes over it in half a second, so that one frame is never waited for in vain.
+    fn filled_frame(&self) -> usize {
+        let caps = self.peers.keys().filter_map(|region| self.bandwidth_to(region));
+        let least = caps.min().map(|cap| usize::try_from(cap / 2).unwrap_or(usize::MAX));
+        self.frame_bytes.min(least.unwrap_or(usize::MAX).max(LEAST_FRAME))
     }
 }
 
@@ -180,7 +209,7 @@ impl Transport {
         let mut tasks = JoinSet::new();
         let (events, link_events) = mpsc::channel(MAX_EVENTS);
         let links = Links::start(settings, hooks.leaf.clone(), events, &mut tasks)?;
-        let (driver, published) = Driver::new(settings, journal, commits, hooks);
+        let (driver, published) = Driver::new(settings, journal, commits, hooks, links.room());
         tasks.spawn(driver.run(link_events).in_current_span());
         Ok(Self { handle: TransportHandle { links, published }, tasks })
     }
@@ -258,6 +287,14 @@ impl TransportHandle {
         self.region(region).map(|region| region.set_delay(delay))
     }
 
+    /// Changes how many bytes per second may go to a region; `None` lifts the cap.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown region.
+    pub fn set_bandwidth(&self, region: &RegionName, cap: Option<u64>) -> Result<(), Error> {
+        self.region(region).map(|region| region.pacer().set_rate(cap))
+    }
+
     fn region(&self, name: &RegionName) -> Result<&Arc<region::Region>, Error> {
         self.links.region(name).ok_or_else(|| unknown(name))
     }
@@ -292,6 +329,9 @@ fn unknown(region: &RegionName) -> Error {
     let message = format!("{region} is no region of this node's configuration");
     Error::new(ErrorKind::NotFound, "unknown_region", message)
 }
+
+/// A frame is filled up to this however low a cap is.
+const LEAST_FRAME: usize = 16 << 10;
 
 /// Handshake and greeting together take no longer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::link::LinkHandle;
+use super::pacer::Pacer;
 use super::refusal::{CloseCode, Failure};
+use super::traffic::Counters;
 use super::{BootId, LinkState};
 use crate::replication::LinkId;
 
@@ -29,12 +31,14 @@ pub(crate) struct Region {
     pub(crate) name: RegionName,
     /// Whether this node is the one to dial first.
     dials_first: bool,
-    delay: Delay,
+    /// The artificial one-way delay of frames to it, in microseconds.
+    delay: AtomicU64,
+    /// The cap, which links that follow each other share.
+    pacer: Pacer,
+    /// What went over them.
+    counters: Counters,
     state: watch::Sender<RegionState>,
 }
-
-/// The artificial one-way delay of frames to a region.
-pub(crate) type Delay = Arc<AtomicU64>;
 
 #[derive(Debug, Clone)]
 struct RegionState {
@@ -75,20 +79,31 @@ impl Region {
         name: RegionName,
         address: SocketAddr,
         delay: Duration,
+        bandwidth: Option<u64>,
     ) -> Self {
         let state = RegionState { address, link: LinkState::Up, live: None, poked: 0 };
         let region = Self {
             dials_first: *own < name,
             name,
-            delay: Delay::default(),
+            delay: AtomicU64::new(0),
+            pacer: Pacer::new(bandwidth),
+            counters: Counters::default(),
             state: watch::channel(state).0,
         };
         region.set_delay(delay);
         region
     }
 
-    pub(crate) fn delay(&self) -> Delay {
-        Arc::clone(&self.delay)
+    pub(crate) fn delay(&self) -> Duration {
+        Duration::from_micros(self.delay.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn pacer(&self) -> &Pacer {
+        &self.pacer
     }
 
     pub(crate) fn set_delay(&self, delay: Duration) {

@@ -98,6 +98,7 @@ fn peers_are_told_with_every_figure() {
             offset: ClockOffset(-1_250),
             round_trip: Duration::from_micros(80_500),
         }),
+        traffic: Default::default(),
     };
     let expected = json!({
         "region": "ap-south",

@@ -10,12 +10,14 @@
 
 mod batch;
 mod control;
+mod pack;
 
 use anabranch_crdt::ids::{NameError, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
+pub use pack::{Compression, Packer, Packing, unpacked_bytes};
 
 /// The first byte of every frame.
 pub const FORMAT_VERSION: u8 = 1;
@@ -48,6 +50,20 @@ pub enum Frame {
     Pull(Pull),
     /// The regions of origins.
     Names(Vec<(Origin, RegionName)>),
+}
+
+/// A kind of frame of which a later one says all that an earlier one says, so that of those which
+/// wait for a slow link only the last need go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest(u8);
+
+/// Returns the kind of a frame if only the newest of its kind counts.
+#[must_use]
+pub fn newest_counts(frame: &[u8]) -> Option<Newest> {
+    match frame {
+        [FORMAT_VERSION, kind @ (KIND_ACK | KIND_DIGEST), ..] => Some(Newest(*kind)),
+        _ => None,
+    }
 }
 
 /// Who a node is and what it has.
@@ -139,6 +155,9 @@ pub enum DecodeError {
     /// The bytes end early.
     #[error("frame ends early")]
     Short,
+    /// The inside of a packed frame is damaged.
+    #[error("a packed frame cannot be unpacked")]
+    Packed,
     /// Bytes follow the end of the frame.
     #[error("bytes after the end of the frame")]
     Trailing,
@@ -161,11 +180,29 @@ impl Frame {
         }
     }
 
-    /// Decodes a frame; changes of entries share its bytes.
+    /// Decodes a frame; changes of entries share its bytes. A packed one is unpacked if it is not
+    /// longer than the default of [`Packing::longest`].
     ///
     /// # Errors
     /// See [`DecodeError`].
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        Self::decode_within(bytes, Packing::default().longest)
+    }
+
+    /// Decodes a frame; one that is packed may have `longest` bytes when it is unpacked.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode_within(bytes: &Bytes, longest: usize) -> Result<Self, DecodeError> {
+        match bytes.as_ref() {
+            [FORMAT_VERSION, KIND_PACKED, body @ ..] => {
+                Self::decode_plain(&pack::unpack(body, longest)?)
+            }
+            _ => Self::decode_plain(bytes),
+        }
+    }
+
+    fn decode_plain(bytes: &Bytes) -> Result<Self, DecodeError> {
         let (&version, rest) = bytes.split_first().ok_or(DecodeError::Short)?;
         if version != FORMAT_VERSION {
             return Err(DecodeError::Version(version));
@@ -189,6 +226,7 @@ const KIND_ACK: u8 = 3;
 const KIND_DIGEST: u8 = 4;
 const KIND_PULL: u8 = 5;
 const KIND_NAMES: u8 = 6;
+const KIND_PACKED: u8 = 17;
 
 #[cfg(test)]
 mod tests;

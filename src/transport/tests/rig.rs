@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::pki::{self, Authority, Overwrite, Validity};
+use crate::replication::frame::Packing;
 use crate::settings::PkiPaths;
 use crate::transport::TransportSettings;
 use crate::transport::endpoint::Links;
@@ -213,6 +214,9 @@ pub(super) fn settings(pki: &Pki, name: &str, peers: &[(&str, SocketAddr)]) -> T
         batch_entries: 1_024,
         digest_interval: Duration::from_secs(1),
         delay: BTreeMap::new(),
+        link_bandwidth: None,
+        bandwidth: BTreeMap::new(),
+        packing: Packing::default(),
         max_connections: 64,
     }
 }

@@ -334,6 +334,7 @@ impl World {
             frame_bytes: self.plan.frame_bytes,
             batch_entries: self.plan.batch_entries,
             digest_interval: self.plan.interval,
+            packing: Default::default(),
             names: disk.names(),
         };
         let newest = disk.entries().iter().map(|entry| entry.admitted.0).max();
@@ -393,7 +394,7 @@ impl World {
         match effect {
             Effect::Send { link, bytes, .. } => self.send(node, link, &bytes),
             Effect::Append { ticket, entries } => self.stage(node, Work::Append(ticket, entries)),
-            Effect::Read { ticket, origin, after, entries, bytes } => {
+            Effect::Read { ticket, origin, after, entries, bytes, .. } => {
                 let delay = self.disk_delay();
                 let want = (origin, after, entries, bytes);
                 self.schedule_in(delay, Event::Read { node, life, ticket, want });
