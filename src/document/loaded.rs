@@ -69,6 +69,26 @@ pub(super) struct Outcome {
     pub(super) rows: Vec<Row>,
 }
 
+impl Outcome {
+    pub(super) fn extend(&mut self, later: Self) {
+        self.drafts.extend(later.drafts);
+        self.rows.extend(later.rows);
+    }
+
+    /// The documents that something is stored of.
+    pub(super) fn documents(&self) -> Vec<DocumentId> {
+        let drafts = self.drafts.iter().map(|draft| draft.document);
+        let rows = self.rows.iter().filter_map(|row| match row {
+            Row::Document(id, _) | Row::Applied(id, _) | Row::Snapshot { document: id, .. } => {
+                Some(*id)
+            }
+            Row::Reached(..) | Row::Conflict(..) | Row::Redecided(..) => None,
+        });
+        let all: BTreeSet<DocumentId> = drafts.chain(rows).collect();
+        all.into_iter().collect()
+    }
+}
+
 impl Loaded {
     /// Builds a document from its stored parts; pending entries are left to [`Loaded::refresh`].
     pub(super) fn from_stored(
@@ -372,6 +392,7 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         let (kind, code) = match &error {
             ReadError::Corrupt { .. } => (ErrorKind::Corrupt, "record_damaged"),
+            ReadError::TooOld { .. } => (ErrorKind::Gone, "history_gone"),
             ReadError::Storage(_) => (ErrorKind::Unavailable, "journal_unreadable"),
         };
         Self::new(kind, code, error.to_string()).with_source(error)

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::cache::Cache;
 use super::history::{self, Replica};
+use super::in_flight::InFlight;
 use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
@@ -29,10 +30,11 @@ use crate::journal::{Commit, CommitError, Lineage, Position, Row};
 
 /// One owner thread.
 pub(super) struct Owner {
-    setting: Arc<Setting>,
+    pub(super) setting: Arc<Setting>,
     number: usize,
-    cache: Cache,
+    pub(super) cache: Cache,
     lineage: Lineage,
+    in_flight: Arc<InFlight>,
     /// Entries on which automerge failed; they are never tried again while the process runs.
     poison: BTreeSet<Dot>,
     /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
@@ -48,6 +50,7 @@ impl Owner {
             number,
             cache: Cache::new(bytes),
             lineage: Lineage::default(),
+            in_flight: Arc::default(),
             poison: BTreeSet::new(),
             rescan,
             stopping: false,
@@ -127,6 +130,11 @@ impl Owner {
                 let id = DocumentId::from(&name);
                 self.step(id, Some(name), reply, |loaded, scene| loaded.seed(change, scene));
             }
+            Request::Export { id, have, reply } => self.export(id, &have, reply),
+            Request::Heads { id, reply } => {
+                self.look_at(id, reply, |loaded| loaded.document.heads());
+            }
+            Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
                 let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
                 // Commits reach the disk in order, so an empty one answers for all before it.
@@ -158,8 +166,7 @@ impl Owner {
         let policies = setting.policies(loaded.name.as_ref());
         match setting.scene(&policies, origin, |scene| step(&mut loaded, scene)) {
             Ok((value, more)) => {
-                outcome.drafts.extend(more.drafts);
-                outcome.rows.extend(more.rows);
+                outcome.extend(more);
                 self.submit(outcome, origin, reply, value);
                 self.keep(loaded);
             }
@@ -208,7 +215,7 @@ impl Owner {
 
     /// Takes a document out of the cache or off the disk, with every pending entry applied, and
     /// decided by the settings that hold now: what a write changes must be what they show.
-    fn up_to_date(
+    pub(super) fn up_to_date(
         &mut self,
         id: DocumentId,
         name: Option<DocumentName>,
@@ -222,8 +229,7 @@ impl Owner {
         let redecide = |scene: Scene<'_>| loaded.redecide(Reach::Rows, scene);
         let (_, more) =
             self.setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
-        outcome.drafts.extend(more.drafts);
-        outcome.rows.extend(more.rows);
+        outcome.extend(more);
         Ok((loaded, outcome))
     }
 
@@ -299,6 +305,7 @@ impl Owner {
 
     fn load(&self, id: DocumentId) -> Result<Loaded, Error> {
         let journal = &self.setting.journal;
+        self.in_flight.wait_for(id);
         let stored = journal.load(id)?;
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
@@ -314,18 +321,21 @@ impl Owner {
         }
     }
 
-    fn submit<T: Send + 'static>(
+    pub(super) fn submit<T: Send + 'static>(
         &self,
         outcome: Outcome,
         origin: Origin,
         reply: Reply<T>,
         value: T,
     ) {
-        let lineage = self.lineage.clone();
+        let (lineage, in_flight) = (self.lineage.clone(), Arc::clone(&self.in_flight));
+        let documents = outcome.documents();
+        in_flight.start(&documents);
         let done = move |committed: Result<Arc<Position>, CommitError>| {
             if committed.is_err() {
                 lineage.break_off();
             }
+            in_flight.end(&documents);
             let answered = committed.map(|position| (value, position)).map_err(Error::from);
             answer(reply, answered);
         };
@@ -343,7 +353,7 @@ impl Owner {
     }
 
     /// Puts a document back into the cache, and saves it where its tail has grown long.
-    fn keep(&mut self, mut loaded: Loaded) {
+    pub(super) fn keep(&mut self, mut loaded: Loaded) {
         if loaded.unsaved_changes >= SNAPSHOT_EVERY {
             match self.snapshot(&loaded) {
                 Ok(rows) => {
@@ -358,7 +368,7 @@ impl Owner {
     }
 
     /// Makes a snapshot that covers the tail that is on disk now, and checks that it loads.
-    fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
+    pub(super) fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
         let id = loaded.id;
         let bytes = loaded.document.save();
         let again = anabranch_crdt::document::Document::load(&bytes);
@@ -409,7 +419,12 @@ impl Loaded {
 
 impl Setting {
     /// Calls `run` with what decisions about a document depend on.
-    fn scene<T>(&self, policies: &Policies, origin: Origin, run: impl FnOnce(Scene<'_>) -> T) -> T {
+    pub(super) fn scene<T>(
+        &self,
+        policies: &Policies,
+        origin: Origin,
+        run: impl FnOnce(Scene<'_>) -> T,
+    ) -> T {
         let own = &self.region;
         let region_of = |writer: &Origin| self.journal.region_of(*writer);
         let admits = |writers: &BTreeSet<Origin>| {
@@ -431,7 +446,7 @@ impl Setting {
     }
 }
 
-fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {
+pub(super) fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {
     // Nobody may be waiting any more, and that is fine: what was committed stays committed.
     drop(reply.send(answer));
 }
