@@ -56,13 +56,13 @@ impl Doorbell {
     }
 }
 
-/// Makes the queues of `owners` owners, each with room for `length` requests. They look for
-/// pending entries on disk first.
+/// Makes the queues of `owners` owners, each with room for `length` requests: half of them in the
+/// channel, half sorted by the owner into turns. They look for pending entries on disk first.
 #[must_use]
 pub fn owner_queues(owners: usize, length: usize) -> (Doorbell, OwnerQueues) {
     let (mut senders, mut receivers, mut bells) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..owners.max(1) {
-        let (sender, receiver) = mpsc::channel(length.max(1));
+        let (sender, receiver) = mpsc::channel((length / 2).max(1));
         let rescan = Arc::new(AtomicBool::new(true));
         bells.push((sender.clone(), Arc::clone(&rescan)));
         senders.push(sender);

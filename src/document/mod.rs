@@ -22,6 +22,7 @@ mod resolve;
 mod retention;
 mod settings;
 mod simulate;
+mod turns;
 mod write;
 
 #[cfg(test)]
@@ -239,7 +240,8 @@ impl Documents {
         let mut threads = Vec::new();
         let (senders, receivers) = queues.split();
         for (number, (requests, rescan)) in receivers.into_iter().enumerate() {
-            let owner = Owner::new(Arc::clone(&setting), number, rescan);
+            let waiting = requests.max_capacity();
+            let owner = Owner::new(Arc::clone(&setting), number, rescan, waiting);
             let ended = Ended(ended_sender.clone());
             let span = tracing::Span::current();
             let thread = thread::Builder::new().name(format!("owner-{number}")).spawn(move || {

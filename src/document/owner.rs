@@ -24,6 +24,7 @@ use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
 use super::resolve::Order;
+use super::turns::{Turn, Turns};
 use super::{Document, Setting, admit, resolve, write};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Lineage, Position, Row};
@@ -39,11 +40,18 @@ pub(super) struct Owner {
     poison: BTreeSet<Dot>,
     /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
     rescan: Arc<AtomicBool>,
+    turns: Turns,
     stopping: bool,
 }
 
 impl Owner {
-    pub(super) fn new(setting: Arc<Setting>, number: usize, rescan: Arc<AtomicBool>) -> Self {
+    /// Makes an owner that holds at most `waiting` requests beside those in its queue.
+    pub(super) fn new(
+        setting: Arc<Setting>,
+        number: usize,
+        rescan: Arc<AtomicBool>,
+        waiting: usize,
+    ) -> Self {
         let bytes = setting.limits.cache_bytes / setting.owners.max(1);
         Self {
             setting,
@@ -53,6 +61,7 @@ impl Owner {
             in_flight: Arc::default(),
             poison: BTreeSet::new(),
             rescan,
+            turns: Turns::new(waiting),
             stopping: false,
         }
     }
@@ -63,11 +72,24 @@ impl Owner {
             if self.rescan.swap(false, Ordering::AcqRel) {
                 self.rescan(&mut requests);
             }
-            match requests.blocking_recv() {
-                Some(request) => self.serve(request),
-                None => return,
+            self.turns.fill(&mut requests);
+            if !self.take_turn() {
+                match requests.blocking_recv() {
+                    Some(request) => self.turns.add(request),
+                    None => return,
+                }
             }
         }
+    }
+
+    /// Does what comes next; tells whether there was anything.
+    fn take_turn(&mut self) -> bool {
+        match self.turns.next() {
+            Some(Turn::Serve(request)) => self.serve(request),
+            Some(Turn::Refresh(id)) => self.serve(Request::Refresh { documents: vec![id] }),
+            None => return false,
+        }
+        true
     }
 
     fn serve(&mut self, request: Request) {
@@ -398,9 +420,9 @@ impl Owner {
                 if self.setting.owner_of(id) == self.number {
                     self.refresh_quietly(id);
                 }
-                while let Ok(request) = requests.try_recv() {
-                    self.serve(request);
-                }
+                // In turn with requests, however many there are.
+                self.turns.fill(requests);
+                self.take_turn();
                 if self.stopping {
                     return;
                 }

@@ -1,3 +1,5 @@
+mod lanes;
+
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::DocumentId;
 

@@ -3,6 +3,7 @@
 //! It knows nothing of replication: links tell [`LinkEvent`]s on a bounded channel.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ use super::leaf::LeafService;
 use super::link::{Link, LinkEvent, LinkHandle};
 use super::refusal::{CloseCode, Complaints, Failure, Loudness, explain};
 use super::region::{Backoff, Dialled, Live, Region};
+use super::wire::Wire;
 use super::{BootId, HANDSHAKE_TIMEOUT, TransportSettings, greeting, leaf, pass_on_panic, tls};
 
 use crate::error::{Error, ErrorKind};
@@ -46,16 +48,18 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// Binds the endpoint and starts to accept and to dial; the tasks belong to `tasks`.
+    /// Starts to accept and to dial on `wire`; the tasks belong to `tasks`.
     pub(crate) fn start(
         settings: &TransportSettings,
+        wire: io::Result<Wire>,
         leaf: Option<Arc<dyn LeafService>>,
         events: mpsc::Sender<LinkEvent>,
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Arc<Self>, Error> {
         let credentials = own_credentials(settings)?;
-        let endpoint = Endpoint::server(tls::server(&credentials)?, settings.bind)
-            .map_err(|error| cannot_listen(settings.bind, error))?;
+        let server = tls::server(&credentials)?;
+        let endpoint = wire.and_then(|wire| wire.endpoint(server));
+        let endpoint = endpoint.map_err(|error| cannot_listen(settings.bind, error))?;
         let links = Arc::new(Self {
             cluster: settings.cluster,
             own: settings.region.clone(),

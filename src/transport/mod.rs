@@ -27,10 +27,12 @@ mod refusal;
 mod region;
 mod tls;
 mod traffic;
+mod wire;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -52,6 +54,7 @@ use crate::settings::{PkiPaths, Settings};
 use driver::{Driver, Published};
 use endpoint::Links;
 use leaf::LeafService;
+use wire::Wire;
 
 /// How to reach the other regions, and the bounds of doing so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,9 +209,20 @@ impl Transport {
         commits: CommitReceiver,
         hooks: TransportHooks,
     ) -> Result<Self, Error> {
+        Self::start_on(Wire::bind(settings.bind), settings, journal, commits, hooks)
+    }
+
+    /// Does the same on any wire.
+    pub(crate) fn start_on(
+        wire: io::Result<Wire>,
+        settings: &TransportSettings,
+        journal: Journal,
+        commits: CommitReceiver,
+        hooks: TransportHooks,
+    ) -> Result<Self, Error> {
         let mut tasks = JoinSet::new();
         let (events, link_events) = mpsc::channel(MAX_EVENTS);
-        let links = Links::start(settings, hooks.leaf.clone(), events, &mut tasks)?;
+        let links = Links::start(settings, wire, hooks.leaf.clone(), events, &mut tasks)?;
         let (driver, published) = Driver::new(settings, journal, commits, hooks, links.room());
         tasks.spawn(driver.run(link_events).in_current_span());
         Ok(Self { handle: TransportHandle { links, published }, tasks })

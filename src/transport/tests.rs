@@ -7,6 +7,7 @@ mod driving;
 mod leaves;
 mod refusals;
 mod rig;
+mod simulated;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

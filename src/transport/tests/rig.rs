@@ -24,6 +24,7 @@ use crate::transport::TransportSettings;
 use crate::transport::endpoint::Links;
 use crate::transport::leaf::LeafService;
 use crate::transport::link::{Link, LinkEvent, LinkHandle};
+use crate::transport::wire::Wire;
 
 /// The limit of frames in these tests.
 pub(super) const FRAME_BYTES: usize = 1 << 20;
@@ -129,7 +130,8 @@ impl Node {
     ) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        let links = Links::start(settings, leaf, sender.clone(), &mut tasks)?;
+        let links =
+            Links::start(settings, Wire::bind(settings.bind), leaf, sender.clone(), &mut tasks)?;
         Ok(Self { links, events, sender, tasks })
     }
 

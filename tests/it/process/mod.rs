@@ -8,6 +8,7 @@
     reason = "a test that panics has failed, which is its purpose"
 )]
 
+mod chaos;
 mod cli;
 mod conflicts;
 mod dev;
@@ -18,6 +19,7 @@ mod inspector;
 mod kill;
 mod load;
 mod mistakes;
+mod proxy;
 mod runner;
 mod serve;
 mod support;
