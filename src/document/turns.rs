@@ -243,7 +243,7 @@ mod tests {
         let mut turns = Turns::new(100);
         let documents = (0..4).map(|n| DocumentId::from_bytes([n; 16])).collect();
         turns.add(Request::Refresh { documents });
-        ["a/1", "a/2"].map(|name| turns.add(write(name)));
+        ["a/1", "a/2"].iter().for_each(|name| turns.add(write(name)));
         let refresh = "refresh";
         assert_eq!(order(&mut turns), [refresh, "a/1", refresh, "a/2", refresh, refresh]);
     }
