@@ -128,10 +128,17 @@ impl Node {
         settings: &TransportSettings,
         leaf: Option<Arc<dyn LeafService>>,
     ) -> Result<Self, Error> {
+        Self::on(Wire::bind(settings.bind), settings, leaf)
+    }
+
+    pub(super) fn on(
+        wire: io::Result<Wire>,
+        settings: &TransportSettings,
+        leaf: Option<Arc<dyn LeafService>>,
+    ) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        let links =
-            Links::start(settings, Wire::bind(settings.bind), leaf, sender.clone(), &mut tasks)?;
+        let links = Links::start(settings, wire, leaf, sender.clone(), &mut tasks)?;
         Ok(Self { links, events, sender, tasks })
     }
 

@@ -25,8 +25,9 @@ use turmoil::Sim;
 use turmoil::net::UdpSocket;
 use uuid::Uuid;
 
-use super::rig::{Pki, region, settings};
+use super::rig::{FRAME_BYTES, Node, Pki, region, settings};
 use crate::journal::{Commit, Draft, Journal, JournalOptions};
+use crate::replication::Lane;
 use crate::transport::wire::Wire;
 use crate::transport::{Transport, TransportHooks, commit_channel};
 
@@ -43,6 +44,68 @@ fn three_regions_converge_through_cuts_losses_and_crashes() {
         println!("SEED={seed}");
         Story::new(seed).run();
     }
+}
+
+/// 190 ms there and back: a window is what caps a link, not the line. And what is new passes
+/// what catches up.
+#[test]
+fn an_ocean_is_late_and_not_narrow() {
+    const BULK_FRAMES: usize = 24;
+    let pki = Arc::new(Pki::new());
+    let arrivals: Arc<Mutex<Vec<(usize, Duration)>>> = Arc::default();
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(1)
+        .tick_duration(Duration::from_millis(1))
+        .simulation_duration(Duration::from_secs(60))
+        .min_message_latency(Duration::from_millis(95))
+        .max_message_latency(Duration::from_millis(95))
+        .udp_capacity(65_536)
+        .build();
+    let (to, there) = (Arc::clone(&arrivals), Arc::clone(&pki));
+    sim.host("b", move || {
+        let (arrivals, pki) = (Arc::clone(&to), Arc::clone(&there));
+        async move {
+            let mut b = simulated(&pki, "b", "a").await?;
+            b.up("a").await;
+            loop {
+                let bytes = b.frame().await.len();
+                arrivals.lock().unwrap().push((bytes, turmoil::elapsed()));
+            }
+        }
+    });
+    sim.client("a", async move {
+        let mut a = simulated(&pki, "a", "b").await?;
+        let link = a.up("b").await;
+        link.send(Bytes::from_static(b"hello"), Lane::Fresh);
+        let start = turmoil::elapsed();
+        let frame = Bytes::from(vec![7; FRAME_BYTES]);
+        (0..BULK_FRAMES).for_each(|_| link.send(frame.clone(), Lane::Bulk));
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        let sent = turmoil::elapsed();
+        link.send(Bytes::from_static(b"new"), Lane::Fresh);
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let arrivals = arrivals.lock().unwrap().clone();
+            let bulk = arrivals.iter().filter(|(bytes, _)| *bytes == FRAME_BYTES);
+            if bulk.clone().count() == BULK_FRAMES {
+                let fresh = arrivals.iter().find(|(bytes, _)| *bytes == 3).unwrap().1 - sent;
+                let all = bulk.last().unwrap().1 - start;
+                println!("24 MiB in {all:?}, what is new after {fresh:?}");
+                assert!(all < Duration::from_millis(4_500), "{all:?}");
+                assert!(fresh < Duration::from_millis(250), "{fresh:?}");
+                return Ok(());
+            }
+        }
+    });
+    sim.run().unwrap();
+}
+
+/// Starts the link layer of a host.
+async fn simulated(pki: &Pki, name: &str, peer: &str) -> io::Result<Node> {
+    let peers = [(peer, SocketAddr::from((turmoil::lookup(peer), PORT)))];
+    let socket = UdpSocket::bind(("0.0.0.0", PORT)).await?;
+    let wire = Wire { socket: Arc::new(SimSocket::new(socket)), runtime: Arc::new(SimRuntime) };
+    Node::on(Ok(wire), &settings(pki, name, &peers), None).map_err(io::Error::other)
 }
 
 /// One simulated cluster and what happens to it.
