@@ -15,6 +15,7 @@ mod feed;
 mod http;
 mod interop;
 mod limits;
+mod packing;
 mod process;
 mod replication;
 mod session;

@@ -98,11 +98,13 @@ impl Cluster {
             let equal = vectors.windows(2).all(|pair| pair[0] == pair[1]);
             if equal { Ok(()) } else { Err(format!("{vectors:?}")) }
         });
-        let found: Vec<_> = nodes.iter_mut().map(|node| node.all(COLLECTION)).collect();
-        assert!(
-            found.windows(2).all(|pair| pair[0] == pair[1]),
-            "equal vectors, unequal documents"
-        );
+        // A listing may be behind what is durable while much of it waits to be applied.
+        eventually("all regions show the same", || {
+            let found: Vec<_> = nodes.iter_mut().map(|node| node.all(COLLECTION)).collect();
+            let equal = found.windows(2).all(|pair| pair[0] == pair[1]);
+            let sizes: Vec<usize> = found.iter().map(Vec::len).collect();
+            if equal { Ok(()) } else { Err(format!("unequal, of {sizes:?} documents")) }
+        });
     }
 
     /// Checks that all regions are equal and that nothing acknowledged is lost.
