@@ -158,14 +158,9 @@ impl Owner {
             }
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
-                let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
-                // Commits reach the disk in order, so an empty one answers for all before it.
-                let origin = self.setting.journal.origin();
-                self.submit(Outcome::default(), origin, reply, decided);
+                self.redecide_all(documents, reach, reply);
             }
-            Request::Refresh { documents } => {
-                documents.into_iter().for_each(|id| self.refresh_quietly(id));
-            }
+            Request::Refresh { documents } => self.refresh_all(documents),
             Request::Stop => self.stopping = true,
         }
     }
@@ -204,6 +199,10 @@ impl Owner {
         }
     }
 
+    fn refresh_all(&mut self, ids: Vec<DocumentId>) {
+        ids.into_iter().for_each(|id| self.refresh_quietly(id));
+    }
+
     fn refresh_quietly(&mut self, id: DocumentId) {
         let origin = self.setting.journal.origin();
         match self.up_to_date(id, None, origin) {
@@ -213,6 +212,13 @@ impl Owner {
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
         }
+    }
+
+    fn redecide_all(&mut self, ids: Vec<DocumentId>, reach: Reach, reply: Reply<Redecided>) {
+        let decided = ids.into_iter().map(|id| self.redecide(id, reach)).sum();
+        // Commits reach the disk in order, so an empty one answers for all before it.
+        let origin = self.setting.journal.origin();
+        self.submit(Outcome::default(), origin, reply, decided);
     }
 
     /// Decides a document by the settings that hold now. One that cannot be loaded is left behind.
