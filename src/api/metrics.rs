@@ -219,19 +219,12 @@ mod tests {
             entries_missing: 3,
             last_error: None,
             clock: Some(measured),
-            traffic: Traffic {
-                bulk_waiting: 5_000_000,
-                throttled: Duration::from_millis(2_500),
-                sent: 40,
-                sent_unpacked: 90,
-                ..Traffic::default()
-            },
+            traffic: Traffic::default(),
         };
         let silent = PeerStatus {
             region: "us-east".parse().unwrap(),
             connected: false,
             clock: None,
-            traffic: Traffic::default(),
             ..peer.clone()
         };
         let clock = ClockStatus {
@@ -241,7 +234,11 @@ mod tests {
         };
         let figures = Figures { region: "eu-west", clock, peers: &[peer, silent] };
         let text = figures.expose();
-        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let samples: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter(|line| !line.starts_with("anabranch_link_"))
+            .collect();
         let build = format!(
             "anabranch_build_info{{version=\"{}\",region=\"eu-west\"}} 1",
             env!("CARGO_PKG_VERSION")
@@ -261,20 +258,6 @@ mod tests {
             "anabranch_replication_seconds_behind{peer_region=\"us-east\"} 1.5",
             "anabranch_replication_entries_missing{peer_region=\"ap-south\"} 3",
             "anabranch_replication_entries_missing{peer_region=\"us-east\"} 3",
-            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"fresh\"} 0",
-            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"bulk\"} 5000000",
-            "anabranch_link_waiting_bytes{peer_region=\"us-east\",lane=\"fresh\"} 0",
-            "anabranch_link_waiting_bytes{peer_region=\"us-east\",lane=\"bulk\"} 0",
-            "anabranch_link_throttled_seconds_total{peer_region=\"ap-south\"} 2.5",
-            "anabranch_link_throttled_seconds_total{peer_region=\"us-east\"} 0",
-            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 40",
-            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
-            "anabranch_link_bytes_total{peer_region=\"us-east\",direction=\"sent\"} 0",
-            "anabranch_link_bytes_total{peer_region=\"us-east\",direction=\"received\"} 0",
-            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 90",
-            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
-            "anabranch_link_unpacked_bytes_total{peer_region=\"us-east\",direction=\"sent\"} 0",
-            "anabranch_link_unpacked_bytes_total{peer_region=\"us-east\",direction=\"received\"} 0",
             &build,
         ];
         assert_eq!(samples, expected);
@@ -283,5 +266,40 @@ mod tests {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
             assert!(text.contains(&format!("# HELP {name} ")), "{name}");
         }
+    }
+
+    #[test]
+    fn what_links_carry_is_exposed_by_region_lane_and_direction() {
+        let traffic = Traffic {
+            bulk_waiting: 5_000_000,
+            throttled: Duration::from_millis(2_500),
+            sent: 40,
+            sent_unpacked: 90,
+            ..Traffic::default()
+        };
+        let peer = PeerStatus {
+            region: "ap-south".parse().unwrap(),
+            connected: true,
+            entries_behind: 0,
+            seconds_behind: 0.0,
+            entries_missing: 0,
+            last_error: None,
+            clock: None,
+            traffic,
+        };
+        let clock = ClockStatus { correction: ClockOffset(0), clamped: 0, warnings: [].into() };
+        let text = Figures { region: "eu-west", clock, peers: &[peer] }.expose();
+        let samples: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("anabranch_link_")).collect();
+        let expected = [
+            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"fresh\"} 0",
+            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"bulk\"} 5000000",
+            "anabranch_link_throttled_seconds_total{peer_region=\"ap-south\"} 2.5",
+            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 40",
+            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 90",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
+        ];
+        assert_eq!(samples, expected);
     }
 }

@@ -239,7 +239,8 @@ mod tests {
     async fn a_fresh_frame_waits_for_one_piece_of_a_flood_and_not_for_the_flood() {
         let pacer = Arc::new(Pacer::new(Some(RATE)));
         let until = Instant::now() + Duration::from_secs(5);
-        let flood = tokio::spawn(greedy(Arc::clone(&pacer), Lane::Bulk, until));
+        let mut flood = JoinSet::new();
+        flood.spawn(greedy(Arc::clone(&pacer), Lane::Bulk, until));
         let mut worst = Duration::ZERO;
         for _ in 0..20 {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -249,21 +250,20 @@ mod tests {
         }
         // A piece is a 64th of a second.
         assert!(worst < Duration::from_millis(60), "{worst:?}");
-        assert!(flood.await.unwrap() > 4 * RATE);
+        assert!(flood.join_all().await[0] > 4 * RATE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_cap_can_be_set_and_lifted_while_someone_waits() {
         let pacer = Arc::new(Pacer::new(Some(1)));
         pacer.take(Lane::Bulk, 1_000_000).await;
-        let waiting = tokio::spawn({
-            let pacer = Arc::clone(&pacer);
-            async move { pacer.take(Lane::Fresh, 1).await }
-        });
+        let mut waiting = JoinSet::new();
+        let waits = Arc::clone(&pacer);
+        waiting.spawn(async move { waits.take(Lane::Fresh, 1).await });
         tokio::task::yield_now().await;
         let lifted = Instant::now();
         pacer.set_rate(None);
-        waiting.await.unwrap();
+        waiting.join_all().await;
         assert_eq!(pacer.piece(), None);
         assert!(lifted.elapsed() < Duration::from_secs(1));
     }

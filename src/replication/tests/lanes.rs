@@ -3,16 +3,17 @@
 use super::*;
 use crate::replication::frame::unpacked_bytes;
 
+fn frame_of(effect: Effect) -> Option<(Lane, Bytes)> {
+    if let Effect::Send { bytes, lane, .. } = effect { Some((lane, bytes)) } else { None }
+}
+
 /// Returns the lane of every frame that an input has sent, with the frame.
 fn sent(node: &mut Node, input: Input) -> Vec<(Lane, Frame)> {
     let mut effects = Vec::new();
     let now = Now { monotonic: node.now, wall: Timestamp(1) };
     node.replication.handle(input, now, &mut effects);
-    let sent = effects.into_iter().filter_map(|effect| match effect {
-        Effect::Send { bytes, lane, .. } => Some((lane, Frame::decode(&bytes).unwrap())),
-        _ => None,
-    });
-    sent.collect()
+    let decoded = |(lane, bytes)| (lane, Frame::decode(&bytes).unwrap());
+    effects.into_iter().filter_map(frame_of).map(decoded).collect()
 }
 
 #[test]
@@ -95,13 +96,8 @@ fn a_batch_for_several_peers_is_packed_once_and_counts_unpacked_in_the_window() 
     let mut effects = Vec::new();
     let now = Now { monotonic: node.now, wall: Timestamp(1) };
     node.replication.handle(Input::Committed { local, vector }, now, &mut effects);
-    let frames: Vec<Bytes> = effects
-        .into_iter()
-        .filter_map(|effect| match effect {
-            Effect::Send { bytes, .. } => Some(bytes),
-            _ => None,
-        })
-        .collect();
+    let frames = effects.into_iter().filter_map(frame_of);
+    let frames: Vec<Bytes> = frames.map(|(_, bytes)| bytes).collect();
     assert_eq!(frames.len(), 2);
     assert_eq!(frames[0].as_ptr(), frames[1].as_ptr(), "packed twice");
     assert!(frames[0].len() < 200 && unpacked_bytes(&frames[0]) > 5_000);
