@@ -75,6 +75,11 @@ impl Replication {
         }
         if first > pending.next() {
             link.inbox.keep_early(entries);
+            // Nothing is pulled into an inbox that is half full, so what waits for a pull must
+            // never fill it that far.
+            if link.inbox.is_half_full(settings) {
+                link.inbox.drop_early();
+            }
             return self.note_gap(origin, grace, turn);
         }
         entries.retain(|entry| entry.sequence > pending);
