@@ -10,6 +10,7 @@ use anabranch_crdt::ids::{ClusterId, CollectionName, RegionName};
 use anabranch_crdt::policy::Policies;
 
 pub use crate::replication::Neighbours;
+pub use crate::replication::frame::Compression;
 
 /// Everything that a node is told about its cluster.
 #[derive(Debug, Clone)]
@@ -130,6 +131,13 @@ pub struct Limits {
     /// Bytes of changes in the journal; of more, the oldest go that only regions lack which are
     /// away. Default 4 GiB.
     pub journal_bytes: u64,
+    /// Bytes per second that this node sends to any one region at most. Default no cap.
+    pub link_bandwidth: Option<u64>,
+    /// Bytes per second that this node sends to single regions at most, where that differs: the
+    /// `bandwidth` of their sections.
+    pub region_bandwidth: BTreeMap<RegionName, u64>,
+    /// Whether large frames travel compressed. Default on.
+    pub compression: Compression,
 }
 
 impl Limits {
@@ -175,6 +183,9 @@ impl Default for Limits {
             journal_keep: Duration::from_secs(24 * 3_600),
             journal_age: Duration::from_secs(7 * 24 * 3_600),
             journal_bytes: 4 << 30,
+            link_bandwidth: None,
+            region_bandwidth: BTreeMap::new(),
+            compression: Compression::On,
         }
     }
 }

@@ -15,7 +15,7 @@ use axum::response::Response;
 use crate::consistency::Lag;
 use crate::document::{ClockStatus, JournalFigures, OriginStatus};
 use crate::replication::reconcile::{ReconcileStatus, Totals};
-use crate::replication::{PeerStatus, Traffic};
+use crate::replication::{EntryBytes, PeerStatus};
 
 use super::request::no_query;
 use super::{Answer, ApiState};
@@ -88,6 +88,7 @@ impl Figures<'_> {
         self.expose_origin(&mut text);
         self.expose_replicas(&mut text);
         self.expose_journal(&mut text);
+        self.expose_links(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -198,7 +199,7 @@ impl Figures<'_> {
         for (name, help, value) in counters {
             text.family(name, "counter", help);
             for peer in self.peers {
-                text.sample(name, &[("peer_region", peer.region.as_str())], value(&peer.traffic));
+                text.sample(name, &[("peer_region", peer.region.as_str())], value(&peer.entries));
             }
         }
     }
@@ -267,6 +268,53 @@ impl Figures<'_> {
         }
     }
 
+    fn expose_links(&self, text: &mut Exposition) {
+        let name = "anabranch_link_waiting_bytes";
+        text.family(name, "gauge", "Bytes that wait to go to a region: fresh ones go first.");
+        for peer in self.peers {
+            let region = ("peer_region", peer.region.as_str());
+            text.sample(name, &[region, ("lane", "fresh")], peer.traffic.fresh_waiting);
+            text.sample(name, &[region, ("lane", "bulk")], peer.traffic.bulk_waiting);
+        }
+        self.per_peer(
+            text,
+            "anabranch_link_round_trip_seconds",
+            "The round trip of the connection to a region.",
+            |peer| peer.traffic.round_trip.map(|time| time.as_secs_f64()),
+        );
+        let name = "anabranch_link_throttled_seconds_total";
+        text.family(name, "counter", "How long frames to a region waited for its bandwidth cap.");
+        for peer in self.peers {
+            let throttled = peer.traffic.throttled.as_secs_f64();
+            text.sample(name, &[("peer_region", peer.region.as_str())], throttled);
+        }
+        self.expose_bytes(
+            text,
+            ("anabranch_link_bytes_total", "Bytes of frames, as they travelled."),
+            |peer| (peer.traffic.sent, peer.traffic.received),
+        );
+        self.expose_bytes(
+            text,
+            ("anabranch_link_unpacked_bytes_total", "Bytes of the same frames, not compressed."),
+            |peer| (peer.traffic.sent_unpacked, peer.traffic.received_unpacked),
+        );
+    }
+
+    /// Adds a counter of bytes sent to and received from each peer.
+    fn expose_bytes(
+        &self,
+        text: &mut Exposition,
+        (name, help): (&str, &str),
+        bytes: impl Fn(&PeerStatus) -> (u64, u64),
+    ) {
+        text.family(name, "counter", help);
+        for peer in self.peers {
+            let (region, (sent, received)) = (("peer_region", peer.region.as_str()), bytes(peer));
+            text.sample(name, &[region, ("direction", "sent")], sent);
+            text.sample(name, &[region, ("direction", "received")], received);
+        }
+    }
+
     /// Adds a gauge with one sample for each peer that has it.
     fn per_peer<T: Display>(
         &self,
@@ -285,7 +333,7 @@ impl Figures<'_> {
 }
 
 /// A counter of traffic: its name, its help, and where it is kept.
-type Counter = (&'static str, &'static str, fn(&Traffic) -> u64);
+type Counter = (&'static str, &'static str, fn(&EntryBytes) -> u64);
 
 /// Text in the exposition format 0.0.4. Label values are region names and versions, which hold
 /// nothing that would have to be escaped.
@@ -324,7 +372,7 @@ mod tests {
     use anabranch_crdt::clock::MeasuredClock;
 
     use super::*;
-    use crate::replication::Standing;
+    use crate::replication::{Standing, Traffic};
 
     const MEASURED: MeasuredClock =
         MeasuredClock { offset: ClockOffset(-1_500_000), round_trip: Duration::from_millis(80) };
@@ -362,11 +410,12 @@ mod tests {
             entries_missing: 3,
             last_error: None,
             clock: Some(MEASURED),
-            traffic: Traffic {
+            entries: EntryBytes {
                 entry_bytes_sent: 70,
                 entry_bytes_received: 90,
                 duplicate_bytes_received: 10,
             },
+            traffic: Traffic::default(),
         };
         let silent = PeerStatus {
             region: "us-east".parse().unwrap(),
@@ -398,6 +447,7 @@ mod tests {
             Figures { region, clock, origin, consistency, journal, ailing, peers, replicas };
         let text = figures.expose();
         let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let samples = samples.filter(|line| !line.starts_with("anabranch_link_"));
         let (replicas, samples): (Vec<&str>, Vec<&str>) =
             samples.partition(|line| OF_REPLICAS.contains(line));
         assert_eq!(replicas, OF_REPLICAS);
@@ -448,5 +498,53 @@ mod tests {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
             assert!(text.contains(&format!("# HELP {name} ")), "{name}");
         }
+    }
+
+    #[test]
+    fn what_links_carry_is_exposed_by_region_lane_and_direction() {
+        let traffic = Traffic {
+            bulk_waiting: 5_000_000,
+            throttled: Duration::from_millis(2_500),
+            sent: 40,
+            sent_unpacked: 90,
+            ..Traffic::default()
+        };
+        let peer = PeerStatus {
+            region: "ap-south".parse().unwrap(),
+            connected: true,
+            entries_behind: 0,
+            seconds_behind: 0.0,
+            entries_missing: 0,
+            last_error: None,
+            clock: None,
+            entries: EntryBytes::default(),
+            traffic,
+            neighbour: true,
+            standing: Standing::ACTIVE,
+        };
+        let clock = ClockStatus { correction: ClockOffset(0), clamped: 0, warnings: [].into() };
+        let figures = Figures {
+            region: "eu-west",
+            clock,
+            origin: OriginStatus { settled: true, renewals: 0 },
+            consistency: Concerns::default(),
+            journal: JOURNAL,
+            ailing: [0, 0],
+            peers: &[peer],
+            replicas: &ReconcileStatus::default(),
+        };
+        let text = figures.expose();
+        let samples: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("anabranch_link_")).collect();
+        let expected = [
+            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"fresh\"} 0",
+            "anabranch_link_waiting_bytes{peer_region=\"ap-south\",lane=\"bulk\"} 5000000",
+            "anabranch_link_throttled_seconds_total{peer_region=\"ap-south\"} 2.5",
+            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 40",
+            "anabranch_link_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"sent\"} 90",
+            "anabranch_link_unpacked_bytes_total{peer_region=\"ap-south\",direction=\"received\"} 0",
+        ];
+        assert_eq!(samples, expected);
     }
 }

@@ -189,9 +189,9 @@ impl<'a> PeerJson<'a> {
             last_error: peer.last_error.as_deref(),
             clock_offset_ms: peer.clock.map(|clock| millis(clock.offset)),
             round_trip_ms: peer.clock.map(|clock| clock.round_trip.as_secs_f64() * 1e3),
-            entry_bytes_sent: peer.traffic.entry_bytes_sent,
-            entry_bytes_received: peer.traffic.entry_bytes_received,
-            duplicate_bytes_received: peer.traffic.duplicate_bytes_received,
+            entry_bytes_sent: peer.entries.entry_bytes_sent,
+            entry_bytes_received: peer.entries.entry_bytes_received,
+            duplicate_bytes_received: peer.entries.duplicate_bytes_received,
         }
     }
 }

@@ -56,12 +56,9 @@ fn is_write(request: &Request) -> bool {
         | Request::ChangesSince { .. }
         | Request::Replica { .. }
         | Request::Forget { .. }
-        | Request::Export { .. }
-        | Request::Heads { .. }
-        | Request::Adopt { .. }
+        | Request::Whole(_)
         | Request::Seed { .. }
         | Request::Redecide { .. }
-        | Request::Save { .. }
         | Request::Refresh { .. }
         | Request::Look
         | Request::Stop => false,

@@ -49,20 +49,32 @@ impl Doorbell {
                 continue;
             }
             let documents = documents.into_iter().collect();
-            if queue.try_send(Request::Refresh { documents }).is_err() {
+            // The last place is left to requests.
+            let told =
+                queue.capacity() > 1 && queue.try_send(Request::Refresh { documents }).is_ok();
+            if !told {
                 rescan.store(true, Ordering::Release);
+                wake(queue);
             }
         }
     }
 }
 
-/// Makes the queues of `owners` owners, each with room for `length` requests. They look for
-/// pending entries on disk first.
+/// Wakes an owner that may be waiting for a request; one that has any looks at its orders anyway.
+fn wake(queue: &mpsc::Sender<Request>) {
+    if queue.capacity() == queue.max_capacity() {
+        // It fails only when a request has come in the meantime, which is as good.
+        drop(queue.try_send(Request::Refresh { documents: Vec::new() }));
+    }
+}
+
+/// Makes the queues of `owners` owners, each with room for `length` requests: half of them in the
+/// channel, half sorted by the owner into turns. They look for pending entries on disk first.
 #[must_use]
 pub fn owner_queues(owners: usize, length: usize) -> (Doorbell, OwnerQueues) {
     let (mut senders, mut receivers, mut bells) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..owners.max(1) {
-        let (sender, receiver) = mpsc::channel(length.max(1));
+        let (sender, receiver) = mpsc::channel((length / 2).max(1) + 1);
         let rescan = Arc::new(AtomicBool::new(true));
         bells.push((sender.clone(), Arc::clone(&rescan)));
         senders.push(sender);

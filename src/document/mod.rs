@@ -26,6 +26,7 @@ mod retention;
 mod settings;
 mod simulate;
 mod trim;
+mod turns;
 mod write;
 
 #[cfg(test)]
@@ -265,8 +266,9 @@ impl Documents {
         let mut threads = Vec::new();
         let (senders, receivers) = queues.split();
         for (number, (requests, rescan)) in receivers.into_iter().enumerate() {
+            let waiting = requests.max_capacity();
             let ailments = Arc::clone(&ailments);
-            let owner = Owner::new(Arc::clone(&setting), number, rescan, ailments);
+            let owner = Owner::new(Arc::clone(&setting), number, rescan, (waiting, ailments));
             let ended = Ended(ended_sender.clone());
             let span = tracing::Span::current();
             let thread = thread::Builder::new().name(format!("owner-{number}")).spawn(move || {

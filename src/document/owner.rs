@@ -25,6 +25,7 @@ use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
 use super::resolve::Order;
+use super::turns::{Turn, Turns};
 use super::{Document, Setting, admit, resolve, write};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Lineage, Position, Row};
@@ -41,15 +42,17 @@ pub(super) struct Owner {
     poison: BTreeSet<Dot>,
     /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
     rescan: Arc<AtomicBool>,
+    turns: Turns,
     stopping: bool,
 }
 
 impl Owner {
+    /// Makes an owner that holds at most `waiting` requests beside those in its queue.
     pub(super) fn new(
         setting: Arc<Setting>,
         number: usize,
         rescan: Arc<AtomicBool>,
-        ailments: Arc<Ailments>,
+        (waiting, ailments): (usize, Arc<Ailments>),
     ) -> Self {
         let bytes = setting.limits.cache_bytes / setting.owners.max(1);
         Self {
@@ -61,6 +64,7 @@ impl Owner {
             ailments,
             poison: BTreeSet::new(),
             rescan,
+            turns: Turns::new(waiting),
             stopping: false,
         }
     }
@@ -71,11 +75,24 @@ impl Owner {
             if self.rescan.swap(false, Ordering::AcqRel) {
                 self.rescan(&mut requests);
             }
-            match requests.blocking_recv() {
-                Some(request) => self.serve(request),
-                None => return,
+            self.turns.fill(&mut requests);
+            if !self.take_turn() {
+                match requests.blocking_recv() {
+                    Some(request) => self.turns.add(request),
+                    None => return,
+                }
             }
         }
+    }
+
+    /// Does what comes next; tells whether there was anything.
+    fn take_turn(&mut self) -> bool {
+        match self.turns.next() {
+            Some(Turn::Serve(request)) => self.serve(request),
+            Some(Turn::Refresh(id)) => self.serve(Request::Refresh { documents: vec![id] }),
+            None => return false,
+        }
+        true
     }
 
     fn serve(&mut self, request: Request) {
@@ -136,9 +153,7 @@ impl Owner {
             Request::Redecide { documents, reach, reply } => {
                 self.redecide_all(documents, reach, reply);
             }
-            Request::Refresh { documents } => {
-                documents.into_iter().for_each(|id| self.refresh_quietly(id));
-            }
+            Request::Refresh { documents } => self.refresh_all(documents),
             Request::Look => self.rescan.store(true, Ordering::Release),
             Request::Stop => self.stopping = true,
         }
@@ -211,6 +226,10 @@ impl Owner {
         if outcome.rows.is_empty() {
             self.cache.put(loaded);
         }
+    }
+
+    fn refresh_all(&mut self, ids: Vec<DocumentId>) {
+        ids.into_iter().for_each(|id| self.refresh_quietly(id));
     }
 
     fn refresh_quietly(&mut self, id: DocumentId) {
@@ -456,9 +475,9 @@ impl Owner {
                 if self.setting.owner_of(id) == self.number {
                     self.refresh_quietly(id);
                 }
-                while let Ok(request) = requests.try_recv() {
-                    self.serve(request);
-                }
+                // In turn with requests, however many there are.
+                self.turns.fill(requests);
+                self.take_turn();
                 if self.stopping {
                     return;
                 }

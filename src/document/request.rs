@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anabranch_crdt::bundle::Bundle;
 use anabranch_crdt::conflict::{ConflictId, Revision};
 use anabranch_crdt::document::Change;
-use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName};
+use anabranch_crdt::ids::{AuthorName, ChangeHash, CollectionName, DocumentId, DocumentName};
 use anabranch_crdt::message::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -136,4 +136,61 @@ pub(super) struct Resolved {
     pub(super) name: Option<DocumentName>,
     pub(super) conflict: anabranch_crdt::conflict::Conflict,
     pub(super) document: Option<Document>,
+}
+
+/// What a request is about.
+#[derive(Debug)]
+pub(super) enum Place<'a> {
+    /// A document, and its collection if the request names it.
+    Of(Option<&'a CollectionName>, DocumentId),
+    /// Many documents, and all that was asked before.
+    Everywhere,
+    /// Documents that are to be brought up to date.
+    Refresh,
+}
+
+impl Request {
+    pub(super) fn place(&self) -> Place<'_> {
+        match self {
+            Self::Write { name, .. }
+            | Self::Admit { name, .. }
+            | Self::Revert { name, .. }
+            | Self::Seed { name, .. } => Place::Of(Some(&name.collection), DocumentId::from(name)),
+            Self::Settle { document, .. }
+            | Self::SettleAll { document, .. }
+            | Self::Forget { document, .. } => Place::Of(None, *document),
+            Self::Read { id, .. } | Self::ChangesSince { id, .. } | Self::Replica { id, .. } => {
+                Place::Of(None, *id)
+            }
+            Self::Whole(
+                Whole::Export { id, .. } | Whole::Heads { id, .. } | Whole::Save { id, .. },
+            ) => Place::Of(None, *id),
+            Self::Whole(Whole::Adopt { .. }) | Self::Redecide { .. } | Self::Look | Self::Stop => {
+                Place::Everywhere
+            }
+            Self::Refresh { .. } => Place::Refresh,
+        }
+    }
+
+    /// Answers with an error.
+    pub(super) fn refuse(self, error: Error) {
+        // Nobody may be waiting any more, here as everywhere.
+        match self {
+            Self::Write { reply, .. } | Self::Revert { reply, .. } => drop(reply.send(Err(error))),
+            Self::Settle { reply, .. } => drop(reply.send(Err(error))),
+            Self::SettleAll { reply, .. } => drop(reply.send(Err(error))),
+            Self::Admit { reply, .. } => drop(reply.send(Err(error))),
+            Self::Read { reply, .. } => drop(reply.send(Err(error))),
+            Self::ChangesSince { reply, .. } => drop(reply.send(Err(error))),
+            Self::Replica { reply, .. } => drop(reply.send(Err(error))),
+            Self::Whole(Whole::Export { reply, .. }) => drop(reply.send(Err(error))),
+            Self::Whole(Whole::Heads { reply, .. }) => drop(reply.send(Err(error))),
+            Self::Whole(Whole::Save { reply, .. }) => drop(reply.send(Err(error))),
+            Self::Whole(Whole::Adopt { reply, .. }) => drop(reply.send(Err(error))),
+            Self::Forget { reply, .. } => drop(reply.send(Err(error))),
+            Self::Seed { reply, .. } => drop(reply.send(Err(error))),
+            Self::Redecide { reply, .. } => drop(reply.send(Err(error))),
+            Self::Refresh { .. } | Self::Look | Self::Stop => {}
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 
-use super::fanout::frame_length;
+use super::fanout::{Packed, frame_length};
 use super::frame::{Frame, Pull, encode_batch};
 use super::{Effect, Link, LinkId, Purpose, Reading, Replication, Turn};
 
@@ -267,9 +267,10 @@ impl Replication {
         answer.bytes = answer.bytes.saturating_sub(sent);
         // What comes next can be relayed, because it goes on from here.
         link.relayed.sent.raise(*origin, last);
-        let bytes = encode_batch(*origin, after.next(), frame);
-        peer.traffic.send(&bytes);
-        turn.send_bulk(link.id, bytes);
+        let id = link.id;
+        let packed = Packed::batch(&mut self.packer, *origin, after.next(), frame);
+        peer.traffic.send(packed.weight);
+        turn.send_bulk(id, packed.frame);
         self.continue_answer(region, *origin, last, answer, turn);
     }
 
@@ -292,8 +293,8 @@ impl Replication {
         let (link, region, purpose) = (link.id, region.clone(), Purpose::Answer(answer));
         reads.insert(ticket, Reading { link, region, origin, after, purpose });
         let entries = answer.entries.min(settings.batch_entries.max(1));
-        let bytes = answer.bytes.min(settings.frame_bytes);
-        turn.effects.push(Effect::Read { ticket, origin, after, entries, bytes });
+        let bytes = answer.bytes.min(settings.bulk_bytes());
+        turn.effects.push(Effect::Read { ticket, link, origin, after, entries, bytes });
     }
 }
 

@@ -6,7 +6,9 @@ use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 use bytes::Bytes;
 
-use super::frame::{BATCH_HEADER_BYTES, MAX_BATCH_ENTRIES, encode_batch, encoded_entry_bytes};
+use super::frame::{
+    BATCH_HEADER_BYTES, MAX_BATCH_ENTRIES, Packer, encode_batch, encoded_entry_bytes,
+};
 use super::peer::{Link, Peer};
 use super::{Effect, Purpose, Reading, Replication, ReplicationSettings, Turn};
 
@@ -61,7 +63,29 @@ impl Recent {
 }
 
 /// Frames that were encoded in this turn, because most peers stand at the same entry.
-type Encoded = BTreeMap<(Sequence, usize), Bytes>;
+type Encoded = BTreeMap<(Sequence, usize), Packed>;
+
+/// A frame as it travels, and its bytes before it was packed: windows count those, because the
+/// receiver unpacks it before it has room for it.
+#[derive(Debug, Clone)]
+pub(super) struct Packed {
+    pub(super) frame: Bytes,
+    pub(super) weight: usize,
+}
+
+impl Packed {
+    /// Encodes and packs consecutive entries of one origin.
+    pub(super) fn batch<'a>(
+        packer: &mut Packer,
+        origin: Origin,
+        first: Sequence,
+        entries: impl ExactSizeIterator<Item = &'a Entry> + Clone,
+    ) -> Self {
+        let frame = encode_batch(origin, first, entries);
+        let weight = frame.len();
+        Self { frame: packer.pack(frame), weight }
+    }
+}
 
 impl Replication {
     /// Sends own entries to every peer, as far as windows allow.
@@ -82,21 +106,20 @@ impl Replication {
         if self.renewing {
             return;
         }
-        let (origin, settings) = (self.origin, &self.settings);
-        let Some(peer) = self.peers.get_mut(region) else { return };
+        let Self { origin, settings, peers, recent, packer, .. } = self;
+        let Some(peer) = peers.get_mut(region) else { return };
         let link = peer.link.as_mut().filter(|link| link.origin.is_some());
         let Some(link) = link else { return };
         while link.window.has_room(settings) {
             let after = link.window.sent;
-            let Some(entries) = self.recent.after(after, settings) else { break };
+            let Some(entries) = recent.after(after, settings) else { break };
             let count = entries.len();
-            let bytes = encoded
+            let packed = encoded
                 .entry((after, count))
-                .or_insert_with(|| encode_batch(origin, after.next(), entries))
-                .clone();
-            link.window.push(Sequence(after.0 + count as u64), count, bytes.len());
-            peer.traffic.send(&bytes);
-            turn.send(link.id, bytes);
+                .or_insert_with(|| Packed::batch(packer, *origin, after.next(), entries));
+            link.window.push(Sequence(after.0 + count as u64), count, packed.weight);
+            peer.traffic.send(packed.weight);
+            turn.send(link.id, packed.frame.clone());
         }
         self.read_for_stream(region, turn);
     }
@@ -121,10 +144,10 @@ impl Replication {
             return self.tell_too_old(id, origin, turn);
         }
         link.stream_read = Some(ticket);
-        let (link, region, purpose) = (link.id, region.clone(), Purpose::Stream);
-        reads.insert(ticket, Reading { link, region, origin, after, purpose });
-        let (entries, bytes) = (settings.batch_entries, settings.frame_bytes);
-        turn.effects.push(Effect::Read { ticket, origin, after, entries, bytes });
+        let (id, region, purpose) = (link.id, region.clone(), Purpose::Stream);
+        reads.insert(ticket, Reading { link: id, region, origin, after, purpose });
+        let (entries, bytes) = (settings.batch_entries, settings.bulk_bytes());
+        turn.effects.push(Effect::Read { ticket, link: id, origin, after, entries, bytes });
     }
 
     /// Sends what was read for a stream, and goes on with it.
@@ -136,7 +159,7 @@ impl Replication {
     ) {
         let retry_at = turn.monotonic() + self.settings.digest_interval;
         let current = reading.origin == self.origin && !self.renewing;
-        let Self { settings, peers, .. } = self;
+        let Self { settings, peers, packer, .. } = self;
         let Some(peer) = peers.get_mut(&reading.region) else { return };
         let Some(link) = peer.link.as_mut() else { return };
         link.stream_read = None;
@@ -150,10 +173,10 @@ impl Replication {
         if current && rest.first().is_some_and(|entry| entry.sequence == sent.next()) {
             for batch in split_frames(&rest, settings) {
                 let Some((first, last)) = ends(batch) else { continue };
-                let bytes = encode_batch(reading.origin, first, batch.iter());
-                link.window.push(last, batch.len(), bytes.len());
-                peer.traffic.send(&bytes);
-                turn.send(link.id, bytes);
+                let packed = Packed::batch(packer, reading.origin, first, batch.iter());
+                link.window.push(last, batch.len(), packed.weight);
+                peer.traffic.send(packed.weight);
+                turn.send_bulk(link.id, packed.frame);
             }
         }
         self.pump(&reading.region, turn);
@@ -162,7 +185,7 @@ impl Replication {
     /// Passes on entries that have just become durable to the peers that do not hear their
     /// origin. Each node does so once per entry, so nothing goes in circles.
     pub(super) fn relay(&mut self, entries: &[Entry], turn: &mut Turn<'_>) {
-        let Self { settings, peers, durable, .. } = self;
+        let Self { settings, peers, durable, packer, .. } = self;
         let same_run =
             |a: &Entry, b: &Entry| a.origin == b.origin && a.sequence.next() == b.sequence;
         for run in entries.chunk_by(same_run) {
@@ -172,17 +195,17 @@ impl Replication {
                 if last > durable.sequence(origin) {
                     continue;
                 }
-                let mut encoded: Option<Bytes> = None;
+                let mut encoded: Option<Packed> = None;
                 for peer in peers.values_mut() {
                     if !wants_relay(peer, origin, first, last, settings) {
                         continue;
                     }
                     let Some(link) = peer.link.as_mut() else { continue };
-                    let frame = || encode_batch(origin, first, batch.iter());
-                    let bytes = encoded.get_or_insert_with(frame).clone();
-                    link.relayed.push(origin, last, bytes.len(), turn.monotonic());
-                    peer.traffic.send(&bytes);
-                    turn.send(link.id, bytes);
+                    let frame = || Packed::batch(packer, origin, first, batch.iter());
+                    let packed = encoded.get_or_insert_with(frame);
+                    link.relayed.push(origin, last, packed.weight, turn.monotonic());
+                    peer.traffic.send(packed.weight);
+                    turn.send(link.id, packed.frame.clone());
                 }
             }
         }

@@ -73,7 +73,19 @@ impl Replication {
         }
         let Self { settings, peers, .. } = self;
         let Some(link) = peers.get_mut(region).and_then(|peer| peer.link.as_mut()) else { return };
-        if first > pending.next() || link.inbox.is_full(settings) {
+        if link.inbox.is_full(settings) {
+            link.inbox.drop_early();
+        }
+        if link.inbox.is_full(settings) {
+            return self.note_gap(origin, grace, turn);
+        }
+        if first > pending.next() {
+            link.inbox.keep_early(entries);
+            // Nothing is pulled into an inbox that is half full, so what waits for a pull must
+            // never fill it that far.
+            if link.inbox.is_half_full(settings) {
+                link.inbox.drop_early();
+            }
             return self.note_gap(origin, grace, turn);
         }
         entries.retain(|entry| entry.sequence > pending);
@@ -107,6 +119,7 @@ impl Replication {
 
     /// Appends what waits in a link's inbox, if nothing of that link is being appended.
     fn start_append(&mut self, region: &RegionName, turn: &mut Turn<'_>) {
+        self.release_early(region);
         let idle = |link: &super::Link| link.append.is_none() && !link.inbox.batches.is_empty();
         if !self.link_mut(region).is_some_and(|link| idle(link)) {
             return;
@@ -121,6 +134,17 @@ impl Replication {
         turn.effects.push(Effect::ObserveClock { seen });
         turn.effects.push(Effect::Append { ticket, entries: entries.clone() });
         self.appends.insert(ticket, Appending { region, link, highest, entries });
+    }
+
+    /// Lets what came early follow what has come since.
+    fn release_early(&mut self, region: &RegionName) {
+        let early = self.link_mut(region).map(|link| link.inbox.early_origins());
+        for origin in early.unwrap_or_default() {
+            let pending = self.pending(origin);
+            if let Some(link) = self.link_mut(region) {
+                link.inbox.release_early(origin, pending);
+            }
+        }
     }
 
     /// Takes entries from an inbox that go on without a gap after what is durable.

@@ -9,6 +9,7 @@ use anabranch_crdt::ids::{BootId, Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+use super::frame::Packing;
 use super::identity::Incarnation;
 use super::members::{Member, MemberAct, Members, Standing};
 use super::reconcile::{ReconcileEffect, ReconcileInput, ReconcileSettings};
@@ -157,6 +158,9 @@ pub enum Effect {
     Read {
         /// To answer with.
         ticket: Ticket,
+        /// The link on which they are to go out, in [`Lane::Bulk`]. As long as much waits there, the
+        /// read had better wait, too: that is what keeps a slow link from filling memory.
+        link: LinkId,
         /// Whose entries.
         origin: Origin,
         /// The entry before the first one wanted.
@@ -244,19 +248,42 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// What was measured of its wall clock, if it was ever heard.
     pub clock: Option<MeasuredClock>,
-    /// What came and went over links to it since this node started.
+    /// Entries that came and went over links to it since this node started.
+    pub entries: EntryBytes,
+    /// What its links carry.
     pub traffic: Traffic,
 }
 
 /// Entries that came and went over the links to one region, in bytes of their encoding.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
+pub struct EntryBytes {
     /// Entries that were sent.
     pub entry_bytes_sent: u64,
     /// Entries that came.
     pub entry_bytes_received: u64,
     /// Those of them that were durable here already, or on their way into the journal.
     pub duplicate_bytes_received: u64,
+}
+
+/// What the link to a region carries, and what it and those before it have carried since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Bytes that wait in [`Lane::Fresh`].
+    pub fresh_waiting: u64,
+    /// Bytes that wait in [`Lane::Bulk`].
+    pub bulk_waiting: u64,
+    /// How long frames to this region have waited for its bandwidth cap.
+    pub throttled: Duration,
+    /// Bytes of frames sent.
+    pub sent: u64,
+    /// Bytes of the same frames without compression.
+    pub sent_unpacked: u64,
+    /// Bytes of frames received.
+    pub received: u64,
+    /// Bytes of the same frames without compression, as they claim.
+    pub received_unpacked: u64,
+    /// The round trip of the connection, as QUIC measures it.
+    pub round_trip: Option<Duration>,
 }
 
 /// Bounds and intervals of replication.
@@ -277,6 +304,8 @@ pub struct ReplicationSettings {
     pub batch_entries: usize,
     /// Time between digests on an idle link. Default 1 s.
     pub digest_interval: Duration,
+    /// How large frames travel.
+    pub packing: Packing,
     /// The regions of origins, as far as the journal knows them.
     pub names: Vec<(Origin, RegionName)>,
     /// Who this process is, and what the journal knows of those before it.
@@ -284,3 +313,14 @@ pub struct ReplicationSettings {
     /// How replicas are compared.
     pub reconcile: ReconcileSettings,
 }
+
+impl ReplicationSettings {
+    /// Returns the bytes that a frame which catches up is filled up to: less than a fresh one, so
+    /// that a slow link is not busy with one of them for as long as a pull may take.
+    pub(super) fn bulk_bytes(&self) -> usize {
+        self.frame_bytes / BULK_FRAMES
+    }
+}
+
+/// Bulk frames that are as long as one full frame.
+const BULK_FRAMES: usize = 4;

@@ -53,7 +53,7 @@ use bytes::Bytes;
 pub use cluster::{ClusterView, MemberState, RegionView};
 pub use identity::Incarnation;
 pub use interface::{
-    Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket, Traffic,
+    Effect, EntryBytes, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket, Traffic,
 };
 pub use knowledge::Stamp;
 pub use members::{
@@ -63,7 +63,7 @@ pub use members::{
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
-use frame::Frame;
+use frame::{Frame, Packer};
 use identity::Identity;
 use intake::Appending;
 use knowledge::Row;
@@ -103,6 +103,7 @@ pub struct Replication {
     probes: Probes,
     /// The newest own entries, shared by all links that keep up.
     recent: Recent,
+    packer: Packer,
     samples: Samples,
     /// The greatest admission time of own entries.
     clock: Timestamp,
@@ -191,6 +192,7 @@ impl Replication {
             stamp: Stamp::default(),
             probes: Probes::default(),
             recent: Recent::default(),
+            packer: Packer::new(settings.packing.compression),
             clock: Timestamp::default(),
             gaps: BTreeMap::new(),
             appends: BTreeMap::new(),
@@ -266,13 +268,14 @@ impl Replication {
             entries_missing: self.durable.behind(&peer.known),
             last_error: peer.last_error.clone(),
             clock: peer.clock.measured(now),
-            traffic: peer.traffic,
+            entries: peer.traffic,
+            traffic: Traffic::default(),
         }
     }
 
     fn handle_frame(&mut self, id: LinkId, bytes: &Bytes, turn: &mut Turn<'_>) {
         let Some(region) = self.links.get(&id).cloned() else { return };
-        let frame = match Frame::decode(bytes) {
+        let frame = match Frame::decode_within(bytes, self.settings.packing.longest) {
             Ok(frame) => frame,
             Err(error) => return self.close(id, format!("bad frame: {error}"), turn),
         };

@@ -1,17 +1,16 @@
 //! What is known of one peer, and of the link to it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, Sequence};
 use anabranch_crdt::version::VersionVector;
-use bytes::Bytes;
 
 use super::clock::{Heard, PeerClock};
 use super::frame::BATCH_HEADER_BYTES;
 use super::knowledge::News;
-use super::{LinkId, ReplicationSettings, Ticket, Traffic};
+use super::{EntryBytes, LinkId, ReplicationSettings, Ticket};
 
 /// One region other than this one. It outlives its links.
 #[derive(Debug, Default)]
@@ -24,10 +23,10 @@ pub(super) struct Peer {
     pub(super) link: Option<Link>,
     pub(super) clock: PeerClock,
     pub(super) last_error: Option<String>,
-    pub(super) traffic: Traffic,
+    pub(super) traffic: EntryBytes,
 }
 
-impl Traffic {
+impl EntryBytes {
     /// Counts a batch that came when everything up to `pending` was here or on its way in.
     pub(super) fn receive(&mut self, batch: &[Entry], pending: Sequence) {
         let bytes = |entry: &Entry| super::frame::encoded_entry_bytes(entry) as u64;
@@ -36,9 +35,9 @@ impl Traffic {
         self.duplicate_bytes_received += again.map(bytes).sum::<u64>();
     }
 
-    /// Counts a frame of entries.
-    pub(super) fn send(&mut self, frame: &Bytes) {
-        self.entry_bytes_sent += frame.len().saturating_sub(BATCH_HEADER_BYTES) as u64;
+    /// Counts a frame of entries, of so many bytes before it was packed.
+    pub(super) fn send(&mut self, frame: usize) {
+        self.entry_bytes_sent += frame.saturating_sub(BATCH_HEADER_BYTES) as u64;
     }
 }
 
@@ -235,6 +234,9 @@ impl Relayed {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     pub(super) batches: VecDeque<Vec<Entry>>,
+    /// Batches that have overtaken those before them, by their first entry: a fresh frame passes
+    /// the bulk ones that it follows, and to ask for it again would send everything twice.
+    early: BTreeMap<(Origin, Sequence), Vec<Entry>>,
     pub(super) bytes: usize,
     pub(super) entries: usize,
 }
@@ -248,9 +250,58 @@ impl Inbox {
 
     pub(super) fn pop(&mut self) -> Option<Vec<Entry>> {
         let batch = self.batches.pop_front()?;
-        self.bytes -= bytes_of(&batch);
-        self.entries -= batch.len();
+        self.forget(&batch);
         Some(batch)
+    }
+
+    /// Keeps a batch that leaves a gap before it.
+    pub(super) fn keep_early(&mut self, batch: Vec<Entry>) {
+        let Some(first) = batch.first() else { return };
+        let place = (first.origin, first.sequence);
+        let longer = |kept: &Vec<Entry>| kept.len() >= batch.len();
+        if self.early.get(&place).is_some_and(longer) {
+            return;
+        }
+        self.bytes += bytes_of(&batch);
+        self.entries += batch.len();
+        let shorter = self.early.insert(place, batch).unwrap_or_default();
+        self.forget(&shorter);
+    }
+
+    /// Returns the origins of which something has come early.
+    pub(super) fn early_origins(&self) -> BTreeSet<Origin> {
+        self.early.keys().map(|(origin, _)| *origin).collect()
+    }
+
+    /// Takes what came early into its place, as far as it follows `pending` without a gap.
+    pub(super) fn release_early(&mut self, origin: Origin, mut pending: Sequence) {
+        let last = (origin, Sequence(u64::MAX));
+        let next = |early: &BTreeMap<(Origin, Sequence), Vec<Entry>>| {
+            early.range((origin, Sequence::ZERO)..=last).next().map(|(&place, _)| place)
+        };
+        while let Some(place) = next(&self.early)
+            && place.1 <= pending.next()
+            && let Some(mut batch) = self.early.remove(&place)
+        {
+            self.forget(&batch);
+            batch.retain(|entry| entry.sequence > pending);
+            if let Some(newest) = batch.last() {
+                pending = newest.sequence;
+                self.push(batch);
+            }
+        }
+    }
+
+    /// Gives up what came early: it will be pulled.
+    pub(super) fn drop_early(&mut self) {
+        for batch in std::mem::take(&mut self.early).into_values() {
+            self.forget(&batch);
+        }
+    }
+
+    fn forget(&mut self, batch: &[Entry]) {
+        self.bytes -= bytes_of(batch);
+        self.entries -= batch.len();
     }
 
     /// Returns the last sequence of `origin` that waits here.

@@ -1,4 +1,5 @@
 mod identity;
+mod lanes;
 mod net;
 mod topologies;
 
@@ -7,7 +8,7 @@ use std::collections::VecDeque;
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::DocumentId;
 
-use super::frame::{Digest, Hello, Named, Pull, encode_batch};
+use super::frame::{Digest, Hello, Named, Packing, Pull, encode_batch};
 use super::reconcile::ReconcileSettings;
 use super::*;
 
@@ -50,6 +51,7 @@ impl Node {
             names: vec![(origin(3), region("c")), (origin(4), region("c"))],
             incarnation: Incarnation::default(),
             reconcile: ReconcileSettings::default(),
+            packing: Packing::default(),
         };
         let replication = Replication::new(settings, vector.clone());
         Self { replication, vector, now: SECOND }

@@ -12,13 +12,13 @@ use std::time::Duration;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{BootId, DocumentId, Origin, RegionName, Sequence};
 use anabranch_crdt::version::VersionVector;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 use tracing::Instrument;
 
 use super::commits::{CommitReceiver, News};
-use super::link::{LinkEvent, LinkHandle};
+use super::link::{Credit, LinkEvent, LinkHandle};
 use super::questions::{Asker, Questions, questions};
 use super::reconciling::Reconciling;
 use super::refusal::CloseCode;
@@ -31,7 +31,7 @@ use crate::journal::{self, Commit, CommitError, Identity, Journal, Row, Start};
 use crate::replication::reconcile::{ReconcileInput, ReconcileStatus};
 use crate::replication::{
     ClusterView, Effect, Incarnation, Input, LinkId, MemberAct, Members, Now, PeerStatus,
-    Replication, ReplicationSettings, SteerError, Ticket,
+    Replication, ReplicationSettings, SteerError, Ticket, Traffic,
 };
 
 /// Owns the state machine.
@@ -55,6 +55,12 @@ pub(crate) struct Driver {
     floors: VersionVector,
     /// When damaged documents were told of.
     damage_told: Instant,
+    /// Told when a link has room for what is read for it.
+    room: Arc<Notify>,
+    /// What links may not receive yet, because they have asked for too much.
+    held: BTreeMap<LinkId, Vec<Credit>>,
+    /// What the last link to each region has carried.
+    traffic: BTreeMap<RegionName, Traffic>,
     effects: Vec<Effect>,
     status: watch::Sender<Arc<Vec<PeerStatus>>>,
     cluster: watch::Sender<Arc<ClusterView>>,
@@ -111,7 +117,7 @@ impl Driver {
         journal: Journal,
         mut commits: CommitReceiver,
         hooks: TransportHooks,
-        table: watch::Sender<Arc<Members>>,
+        (table, room): (watch::Sender<Arc<Members>>, Arc<Notify>),
     ) -> (Self, Published) {
         // What was committed before now is no news; but the position may not yet say so.
         let mut vector = journal.position().borrow().vector.clone();
@@ -142,6 +148,9 @@ impl Driver {
             links: BTreeMap::new(),
             failures: BTreeMap::new(),
             questions,
+            room,
+            held: BTreeMap::new(),
+            traffic: BTreeMap::new(),
             effects: Vec::new(),
             status,
             cluster,
@@ -174,7 +183,6 @@ impl Driver {
         self.store_members();
         loop {
             let deadline = self.deadline();
-            let takes_frames = self.takes_frames();
             tokio::select! {
                 news = self.commits.next() => self.on_news(news.ok_or_else(closed)?),
                 done = self.appends.next() => self.on_done(done)?,
@@ -185,11 +193,12 @@ impl Driver {
                 }
                 Some(input) = self.reconciling.next() => self.on_reconciled(input),
                 Some(input) = self.requests.recv() => self.handle(Input::Reconcile(input)),
-                event = events.recv(), if takes_frames => self.on_event(event.ok_or_else(closed)?),
+                event = events.recv() => self.on_event(event.ok_or_else(closed)?),
                 () = sleep_until(deadline.unwrap_or(self.began)), if deadline.is_some() => {
                     self.hear_commits();
                     self.handle(Input::Timeout);
                 }
+                () = self.room.notified() => self.start_reads(),
                 Some(steering) = steering.recv() => self.on_steering(steering),
                 _ = ticks.tick() => self.on_tick(),
             }
@@ -200,8 +209,13 @@ impl Driver {
         self.replication.poll_timeout().map(|timeout| self.began + timeout)
     }
 
-    fn takes_frames(&self) -> bool {
-        self.appends.under_way < BUSY_APPENDS && self.reads.waiting.len() < BUSY_READS
+    /// Starts the reads whose links have room for what they bring, and lets those links go on
+    /// whose peers had asked for too many.
+    fn start_reads(&mut self) {
+        let links = &self.links;
+        self.reads.fill(|link| links.get(&link).map(LinkHandle::has_room));
+        let reads = &self.reads;
+        self.held.retain(|link, _| reads.waiting_for(*link) >= BUSY_READS);
     }
 
     fn on_tick(&mut self) {
@@ -281,10 +295,14 @@ impl Driver {
             LinkEvent::Frame { link, bytes, credit } => {
                 self.hear_commits();
                 self.handle(Input::Frame { link, bytes });
-                drop(credit);
+                // The peer that asks for more than is read for it waits, and no other one.
+                if self.reads.waiting_for(link) >= BUSY_READS {
+                    self.held.entry(link).or_default().push(credit);
+                }
             }
             LinkEvent::Down { link, reason } => {
                 self.links.remove(&link);
+                self.held.remove(&link);
                 self.handle(Input::Disconnected { link, reason });
                 self.publish_status();
             }
@@ -310,7 +328,10 @@ impl Driver {
                 self.hear_commits();
                 self.handle(Input::Appended { ticket, error });
             }
-            Done::Read { ticket, entries } => self.handle(Input::Read { ticket, entries }),
+            Done::Read { ticket, entries } => {
+                self.handle(Input::Read { ticket, entries });
+                self.start_reads();
+            }
             Done::Renewed(renewed) => {
                 let identity = renewed.map_err(|error| no_origin(&error))?;
                 (self.hooks.origin_renewed)(&identity);
@@ -403,9 +424,9 @@ impl Driver {
     fn execute(&mut self, effect: Effect) {
         match effect {
             // A link may have gone in the meantime; its end is told, or has been.
-            Effect::Send { link, bytes, lane: _ } => {
+            Effect::Send { link, bytes, lane } => {
                 if let Some(link) = self.links.get(&link) {
-                    link.send(bytes);
+                    link.send(bytes, lane);
                 }
             }
             Effect::Close { link, reason } => {
@@ -414,8 +435,9 @@ impl Driver {
                 }
             }
             Effect::Append { ticket, entries } => self.appends.start(ticket, entries),
-            Effect::Read { ticket, origin, after, entries, bytes } => {
-                self.reads.start(Read { ticket, origin, after, entries, bytes });
+            Effect::Read { ticket, link, origin, after, entries, bytes } => {
+                self.reads.add(Read { ticket, link, origin, after, entries, bytes });
+                self.start_reads();
             }
             Effect::NameOrigin { origin, region, after } => {
                 self.journal.name_chained(origin, &region, after);
@@ -445,9 +467,10 @@ impl Driver {
         self.reads.renew_origin();
     }
 
-    fn publish_status(&self) {
+    fn publish_status(&mut self) {
         let now = self.now();
         let mut peers = self.replication.status(now);
+        self.note_traffic(&mut peers);
         (self.hooks.judge_clock)(&peers, now.monotonic);
         for peer in peers.iter_mut().filter(|peer| !peer.connected) {
             if let Some(failure) = self.failures.get(&peer.region) {
@@ -461,6 +484,18 @@ impl Driver {
             }
             changed
         });
+    }
+
+    /// Adds what the links carry; of a link that is gone, what it had carried.
+    fn note_traffic(&mut self, peers: &mut [PeerStatus]) {
+        for link in self.links.values() {
+            self.traffic.insert(link.region().clone(), link.traffic());
+        }
+        for peer in peers {
+            let seen = self.traffic.get(&peer.region).copied().unwrap_or_default();
+            let gone = Traffic { fresh_waiting: 0, bulk_waiting: 0, round_trip: None, ..seen };
+            peer.traffic = if peer.connected { seen } else { gone };
+        }
     }
 
     fn now(&self) -> Now {
@@ -569,6 +604,7 @@ struct Reads {
 
 struct Read {
     ticket: Ticket,
+    link: LinkId,
     origin: Origin,
     after: Sequence,
     entries: usize,
@@ -580,14 +616,23 @@ impl Reads {
         Self { journal, running: JoinSet::new(), waiting: VecDeque::new() }
     }
 
-    fn start(&mut self, read: Read) {
+    fn add(&mut self, read: Read) {
         self.waiting.push_back(read);
-        self.fill();
     }
 
-    fn fill(&mut self) {
-        while self.running.len() < RUNNING_READS {
-            let Some(read) = self.waiting.pop_front() else { return };
+    fn waiting_for(&self, link: LinkId) -> usize {
+        self.waiting.iter().filter(|read| read.link == link).count()
+    }
+
+    /// Starts reads of links that have room, the oldest first, and drops those of links that are
+    /// gone, which nobody waits for any more.
+    fn fill(&mut self, has_room: impl Fn(LinkId) -> Option<bool>) {
+        self.waiting.retain(|read| has_room(read.link).is_some());
+        while self.running.len() < RUNNING_READS
+            && let Some(place) =
+                self.waiting.iter().position(|read| has_room(read.link) == Some(true))
+            && let Some(read) = self.waiting.remove(place)
+        {
             let journal = self.journal.clone();
             self.running.spawn_blocking(move || read.run(&journal));
         }
@@ -613,7 +658,6 @@ impl Reads {
 
     async fn next(&mut self) -> Option<Done> {
         let ended: Result<Done, JoinError> = self.running.join_next().await?;
-        self.fill();
         match ended {
             Ok(done) => Some(done),
             Err(error) => {
@@ -650,12 +694,13 @@ async fn store(journal: &Journal, table: Vec<u8>) -> Result<(), String> {
 fn replication_settings(settings: &TransportSettings, journal: &Journal) -> ReplicationSettings {
     let named = |(origin, region): (Origin, Option<RegionName>)| Some((origin, region?));
     ReplicationSettings {
+        packing: settings.packing,
         names: journal.origins().into_iter().filter_map(named).collect(),
         incarnation: incarnation(settings, journal),
         region: settings.region.clone(),
         origin: journal.origin(),
         peers: settings.regions.iter().map(|region| region.name.clone()).collect(),
-        frame_bytes: settings.frame_bytes,
+        frame_bytes: settings.filled_frame(),
         batch_entries: settings.batch_entries,
         digest_interval: settings.digest_interval,
         reconcile: settings.reconcile.clone(),
@@ -706,14 +751,11 @@ fn no_origin(error: &CommitError) -> Error {
 /// Appends that can be under way, and answers that can wait; more are refused at once.
 const MAX_APPENDS: usize = 256;
 
-/// From so many appends on, frames wait.
-const BUSY_APPENDS: usize = 64;
-
 /// Reads at once; each holds one batch in memory.
 const RUNNING_READS: usize = 4;
 
-/// From so many waiting reads on, frames wait; a waiting read is a few words.
-const BUSY_READS: usize = 64;
+/// From so many waiting reads of one link on, its frames wait: more than an honest peer asks for.
+const BUSY_READS: usize = 16;
 
 /// Requests of operators that wait; more wait with whoever asks.
 const MAX_REQUESTS: usize = 16;

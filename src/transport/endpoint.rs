@@ -2,6 +2,7 @@
 //!
 //! It knows nothing of replication: links tell [`LinkEvent`]s on a bounded channel.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anabranch_crdt::ids::{ClusterId, RegionName};
 use quinn::{ClientConfig, ConnectError, Connection, Endpoint, Incoming};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument;
@@ -21,6 +22,7 @@ use super::link::{Link, LinkEvent, LinkHandle};
 use super::refusal::{CloseCode, Complaints, Failure, Loudness, explain};
 use super::region::{Backoff, Dialled, Live, Region};
 use super::roster::Roster;
+use super::wire::Wire;
 use super::{
     BootId, HANDSHAKE_TIMEOUT, TransportSettings, greeting, joining, leaf, pass_on_panic, tls,
 };
@@ -41,24 +43,26 @@ pub(crate) struct Links {
     guests: Arc<Guests>,
     leaf: Option<Arc<dyn LeafService>>,
     pub(super) events: mpsc::Sender<LinkEvent>,
+    room: Arc<Notify>,
     next_link: AtomicU64,
     complaints: Mutex<Complaints>,
     frame_bytes: usize,
 }
 
 impl Links {
-    /// Binds the endpoint and starts to accept and to dial; the tasks belong to `tasks`. `stored`
-    /// is the member table of an earlier run.
+    /// Starts to accept and to dial on `wire`; the tasks belong to `tasks`. `stored` is the member
+    /// table of an earlier run.
     pub(crate) fn start(
         settings: &TransportSettings,
-        stored: Vec<Member>,
+        (wire, stored): (io::Result<Wire>, Vec<Member>),
         leaf: Option<Arc<dyn LeafService>>,
         events: mpsc::Sender<LinkEvent>,
         tasks: &mut JoinSet<Result<(), Error>>,
     ) -> Result<Arc<Self>, Error> {
         let credentials = own_credentials(settings)?;
-        let endpoint = Endpoint::server(tls::server(&credentials)?, settings.bind)
-            .map_err(|error| cannot_listen(settings.bind, error))?;
+        let server = tls::server(&credentials)?;
+        let endpoint = wire.and_then(|wire| wire.endpoint(server));
+        let endpoint = endpoint.map_err(|error| cannot_listen(settings.bind, error))?;
         let bound = endpoint.local_addr().map_err(|error| no_socket(&error))?;
         let links = Arc::new(Self {
             cluster: settings.cluster,
@@ -70,6 +74,7 @@ impl Links {
             guests: Guests::new(settings.max_connections),
             leaf,
             events,
+            room: Arc::default(),
             next_link: AtomicU64::new(1),
             complaints: Mutex::default(),
             frame_bytes: settings.max_frame_bytes,
@@ -81,6 +86,11 @@ impl Links {
 
     pub(crate) fn local_addr(&self) -> Result<SocketAddr, Error> {
         self.endpoint.local_addr().map_err(|error| no_socket(&error))
+    }
+
+    /// Told when a link has room again for what catches up.
+    pub(crate) fn room(&self) -> Arc<Notify> {
+        Arc::clone(&self.room)
     }
 
     pub(crate) fn region(&self, name: &RegionName) -> Option<Arc<Region>> {
@@ -137,7 +147,7 @@ impl Links {
         dialled: Dialled,
     ) -> Result<Link, Failure> {
         let id = LinkId(self.next_link.fetch_add(1, Ordering::Relaxed));
-        let handle = LinkHandle::new(id, connection.clone(), region.delay(), self.frame_bytes);
+        let handle = LinkHandle::new(id, connection.clone(), region, &self.room, self.frame_bytes);
         let live = Live { handle, dialled, boot: greeted.boot };
         let registration = region.register(live).map_err(|(code, failure)| {
             connection.close(code.into(), failure.reason.as_bytes());

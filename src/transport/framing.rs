@@ -89,13 +89,30 @@ impl FrameWriter {
     /// # Cancel safety
     /// A frame whose future is dropped may be sent in part; the stream is of no use then.
     pub async fn send(&mut self, frame: Bytes) -> Result<(), FrameError> {
-        let too_large = FrameError::TooLarge { bytes: frame.len(), limit: self.limit };
-        let length = match u32::try_from(frame.len()) {
-            Ok(length) if frame.len() <= self.limit => length,
-            Ok(_) | Err(_) => return Err(too_large),
-        };
-        let header = Bytes::copy_from_slice(&length.to_be_bytes());
+        let header = self.header(&frame)?;
         Ok(self.stream.write_all_chunks(&mut [header, frame]).await?)
+    }
+
+    /// Returns the bytes of a frame as they go over the stream, to be sent piece by piece.
+    pub(crate) fn begin(&self, frame: Bytes) -> Result<Bytes, FrameError> {
+        let mut whole = BytesMut::with_capacity(HEADER_BYTES + frame.len());
+        whole.extend_from_slice(&self.header(&frame)?);
+        whole.extend_from_slice(&frame);
+        Ok(whole.freeze())
+    }
+
+    /// Sends the next piece of what [`FrameWriter::begin`] returned.
+    pub(crate) async fn go_on(&mut self, piece: Bytes) -> Result<(), FrameError> {
+        Ok(self.stream.write_chunk(piece).await?)
+    }
+
+    fn header(&self, frame: &Bytes) -> Result<Bytes, FrameError> {
+        match u32::try_from(frame.len()) {
+            Ok(length) if frame.len() <= self.limit => {
+                Ok(Bytes::copy_from_slice(&length.to_be_bytes()))
+            }
+            Ok(_) | Err(_) => Err(FrameError::TooLarge { bytes: frame.len(), limit: self.limit }),
+        }
     }
 
     /// Says that no more frames follow. What was sent still arrives.

@@ -23,6 +23,7 @@ mod joining;
 pub mod leaf;
 mod link;
 mod outbox;
+mod pacer;
 mod questions;
 mod reconciling;
 mod refusal;
@@ -30,10 +31,13 @@ mod region;
 mod replicas;
 mod roster;
 mod tls;
+mod traffic;
+mod wire;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -52,6 +56,7 @@ pub use replicas::Replicas;
 use crate::document::Documents;
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
+use crate::replication::frame::Packing;
 use crate::replication::reconcile::ReconcileSettings;
 use crate::replication::{ClusterView, Member, MemberAct, Members, PeerStatus, decode_members};
 use crate::settings::{Joining, Neighbours, PkiPaths, RegionSettings, Settings};
@@ -59,6 +64,7 @@ use driver::{Driver, Published, Steering};
 use endpoint::Links;
 use leaf::LeafService;
 use region::Region;
+use wire::Wire;
 
 /// How to reach the other regions, and the bounds of doing so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +101,12 @@ pub struct TransportSettings {
     pub reconcile: ReconcileSettings,
     /// Delay added to frames on their way to a region, to try out distance. Default none.
     pub delay: BTreeMap<RegionName, Duration>,
+    /// Bytes per second that may go to any one region. Default no cap.
+    pub link_bandwidth: Option<u64>,
+    /// Bytes per second that may go to a region, where that differs.
+    pub bandwidth: BTreeMap<RegionName, u64>,
+    /// How large frames travel.
+    pub packing: Packing,
     /// Connections that others may have open here at once. Default 1,024.
     pub max_connections: usize,
 }
@@ -127,8 +139,22 @@ impl TransportSettings {
                 verify_rate: settings.limits.verify_rate,
             },
             delay: BTreeMap::new(),
+            link_bandwidth: settings.limits.link_bandwidth,
+            bandwidth: settings.limits.region_bandwidth.clone(),
+            packing: Packing {
+                compression: settings.limits.compression,
+                longest: settings.limits.longest_frame(),
+            },
             max_connections: 1_024,
         })
+    }
+
+    /// Returns the bytes that replication fills a frame up to: on a link with a cap no more than
+    /// goes over it in half a second, so that one frame is never waited for in vain.
+    fn filled_frame(&self) -> usize {
+        let caps = self.bandwidth.values().copied().chain(self.link_bandwidth);
+        let least = caps.min().map(|cap| usize::try_from(cap / 2).unwrap_or(usize::MAX));
+        self.frame_bytes.min(least.unwrap_or(usize::MAX).max(LEAST_FRAME))
     }
 }
 
@@ -212,13 +238,26 @@ impl Transport {
         commits: CommitReceiver,
         hooks: TransportHooks,
     ) -> Result<Self, Error> {
+        Self::start_on(Wire::bind(settings.bind), settings, journal, commits, hooks)
+    }
+
+    /// Does the same on any wire.
+    pub(crate) fn start_on(
+        wire: io::Result<Wire>,
+        settings: &TransportSettings,
+        journal: Journal,
+        commits: CommitReceiver,
+        hooks: TransportHooks,
+    ) -> Result<Self, Error> {
         let mut tasks = JoinSet::new();
         let (events, link_events) = mpsc::channel(MAX_EVENTS);
         let stored = stored_members(&journal)?;
-        let links = Links::start(settings, stored, hooks.leaf.clone(), events, &mut tasks)?;
+        let leaf = hooks.leaf.clone();
+        let links = Links::start(settings, (wire, stored), leaf, events, &mut tasks)?;
         let (steer, steering) = mpsc::channel(MAX_STEERING);
         let table = links.table().clone();
-        let (driver, published) = Driver::new(settings, journal, commits, hooks, table);
+        let shared = (table, links.room());
+        let (driver, published) = Driver::new(settings, journal, commits, hooks, shared);
         tasks.spawn(driver.run(link_events, steering).in_current_span());
         Ok(Self { handle: TransportHandle { links, published, steer }, tasks })
     }
@@ -352,6 +391,14 @@ impl TransportHandle {
         self.on_region(region, |region| region.set_delay(delay))
     }
 
+    /// Changes how many bytes per second may go to a region; `None` lifts the cap.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown region.
+    pub fn set_bandwidth(&self, region: &RegionName, cap: Option<u64>) -> Result<(), Error> {
+        self.on_region(region, |region| region.pacer().set_rate(cap))
+    }
+
     /// Does something to the link with a region; a region without one is left as it is.
     fn on_region(&self, name: &RegionName, act: impl FnOnce(&Region)) -> Result<(), Error> {
         if self.links.table().borrow().get(name).is_none() {
@@ -405,6 +452,9 @@ fn unknown(region: &RegionName) -> Error {
     let message = format!("{region} is no region of this cluster");
     Error::new(ErrorKind::NotFound, "unknown_region", message)
 }
+
+/// A frame is filled up to this however low a cap is.
+const LEAST_FRAME: usize = 16 << 10;
 
 /// Handshake and greeting together take no longer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

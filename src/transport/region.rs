@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::link::LinkHandle;
+use super::pacer::Pacer;
 use super::refusal::{CloseCode, Failure};
+use super::traffic::Counters;
 use super::{BootId, LinkState};
 use crate::replication::LinkId;
 
@@ -33,12 +35,14 @@ pub(crate) struct Region {
     told: Mutex<Vec<SocketAddr>>,
     /// Whether it has waited for the other side since this process started.
     stood_by: AtomicBool,
-    delay: Delay,
+    /// The artificial one-way delay of frames to it, in microseconds.
+    delay: AtomicU64,
+    /// The cap, which links that follow each other share.
+    pacer: Pacer,
+    /// What went over them.
+    counters: Counters,
     state: watch::Sender<RegionState>,
 }
-
-/// The artificial one-way delay of frames to a region.
-pub(crate) type Delay = Arc<AtomicU64>;
 
 #[derive(Debug, Clone)]
 struct RegionState {
@@ -84,6 +88,7 @@ impl Region {
         name: RegionName,
         addresses: Vec<SocketAddr>,
         delay: Duration,
+        bandwidth: Option<u64>,
     ) -> Self {
         let state = RegionState {
             addresses: addresses.clone(),
@@ -98,15 +103,25 @@ impl Region {
             dials_first: *own < name,
             stood_by: AtomicBool::new(false),
             name,
-            delay: Delay::default(),
+            delay: AtomicU64::new(0),
+            pacer: Pacer::new(bandwidth),
+            counters: Counters::default(),
             state: watch::channel(state).0,
         };
         region.set_delay(delay);
         region
     }
 
-    pub(crate) fn delay(&self) -> Delay {
-        Arc::clone(&self.delay)
+    pub(crate) fn delay(&self) -> Duration {
+        Duration::from_micros(self.delay.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn pacer(&self) -> &Pacer {
+        &self.pacer
     }
 
     pub(crate) fn set_delay(&self, delay: Duration) {

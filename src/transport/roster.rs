@@ -25,6 +25,8 @@ pub(crate) struct Roster {
     /// Where the own file says that regions are: a way in when the table is out of date.
     filed: BTreeMap<RegionName, SocketAddr>,
     delays: BTreeMap<RegionName, Duration>,
+    /// Bytes per second to regions that have a cap of their own, and to all others.
+    caps: (BTreeMap<RegionName, u64>, Option<u64>),
     ask: Vec<SocketAddr>,
     /// Whether this node asks to be taken in, because nobody has done so since it started.
     joining: AtomicBool,
@@ -60,6 +62,7 @@ impl Roster {
             regions: Mutex::default(),
             filed,
             delays: settings.delay.clone(),
+            caps: (settings.bandwidth.clone(), settings.link_bandwidth),
             ask: settings.joining.ask.clone(),
             joining: AtomicBool::new(joining),
         };
@@ -127,7 +130,9 @@ impl Roster {
                 None => {
                     let name = member.region.clone();
                     let delay = self.delays.get(&name).copied().unwrap_or_default();
-                    let region = Region::new(members.own(), name.clone(), addresses, delay);
+                    let (single, general) = &self.caps;
+                    let cap = single.get(&name).copied().or(*general);
+                    let region = Region::new(members.own(), name.clone(), addresses, delay, cap);
                     let region = Arc::new(region);
                     regions.newcomers.push(Arc::clone(&region));
                     regions.kept.insert(name, region);

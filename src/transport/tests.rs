@@ -7,6 +7,7 @@ mod driving;
 mod leaves;
 mod refusals;
 mod rig;
+mod simulated;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use super::link::LinkEvent;
 use super::refusal::Loudness;
 use super::{LinkState, TransportSettings};
+use crate::replication::Lane;
 use crate::settings::{Joining, Limits, Neighbours, RegionSettings, Settings};
 use rig::{Node, Pki, address, linked, nowhere, region, soon};
 
@@ -26,9 +28,9 @@ async fn frames_arrive_whole_and_in_order_both_ways() {
     let (mut a, mut b) = linked(&Pki::new()).await;
     let large = Bytes::from(vec![7; rig::FRAME_BYTES]);
     for (from, to) in [(&a.link, &mut b.node), (&b.link, &mut a.node)] {
-        from.send(Bytes::new());
-        from.send(large.clone());
-        (0..200_u8).for_each(|n| from.send(Bytes::copy_from_slice(&[n])));
+        from.send(Bytes::new(), Lane::Fresh);
+        from.send(large.clone(), Lane::Fresh);
+        (0..200_u8).for_each(|n| from.send(Bytes::copy_from_slice(&[n]), Lane::Fresh));
         assert_eq!(to.frame().await, Bytes::new());
         assert_eq!(to.frame().await, large);
         for n in 0..200_u8 {
@@ -45,7 +47,7 @@ async fn a_frame_over_the_peers_limit_closes_the_link_with_the_reason_on_both_si
     let mut a = Node::start(&pki, "a", &[("b", address(&b))], |_| {});
     let link = a.up("b").await;
     b.up("a").await;
-    link.send(Bytes::from(vec![0; 101]));
+    link.send(Bytes::from(vec![0; 101]), Lane::Fresh);
     let (here, there) = (a.down().await, b.down().await);
     for reason in [here, there] {
         assert!(reason.contains("a frame of 101 bytes is over the limit of 100"), "{reason}");
@@ -60,7 +62,7 @@ async fn a_peer_that_does_not_read_loses_the_link_and_costs_bounded_memory() {
     let frame = Bytes::from(vec![0; 64 << 10]);
     let mut sent = 0;
     let reason = loop {
-        a.link.send(frame.clone());
+        a.link.send(frame.clone(), Lane::Fresh);
         sent += frame.len();
         assert!(sent < 64 << 20, "the queue grows without bound");
         tokio::task::yield_now().await;
@@ -104,7 +106,7 @@ async fn a_delay_makes_frames_late_and_not_fewer() {
     let region_b = a.node.links.region(&region("b")).unwrap();
     region_b.set_delay(DELAY);
     let sent = Instant::now();
-    (0..100_u8).for_each(|n| a.link.send(Bytes::copy_from_slice(&[n])));
+    (0..100_u8).for_each(|n| a.link.send(Bytes::copy_from_slice(&[n]), Lane::Fresh));
     for n in 0..100_u8 {
         assert_eq!(b.node.frame().await.as_ref(), &[n]);
         assert!(sent.elapsed() >= DELAY);
@@ -114,7 +116,7 @@ async fn a_delay_makes_frames_late_and_not_fewer() {
 
     region_b.set_delay(Duration::ZERO);
     let sent = Instant::now();
-    a.link.send(Bytes::from_static(b"x"));
+    a.link.send(Bytes::from_static(b"x"), Lane::Fresh);
     b.node.frame().await;
     assert!(sent.elapsed() < DELAY, "{:?}", sent.elapsed());
 }
@@ -248,7 +250,7 @@ async fn of_two_links_both_sides_keep_the_same_one() {
     let refused = b.links.dial(&a_from_b, address(&a)).await.unwrap_err();
     assert_eq!(refused.loudness, Loudness::Quiet, "{refused:?}");
     let live = link.registration.handle.clone();
-    live.send(Bytes::from_static(b"still here"));
+    live.send(Bytes::from_static(b"still here"), Lane::Fresh);
     a.run(link);
     assert_eq!(b.frame().await, Bytes::from_static(b"still here"));
 }

@@ -13,6 +13,8 @@ use rustls::client::Resumption;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls_pki_types::CertificateDer;
 
+use super::link::{LANE_WINDOW, LINK_WINDOW};
+
 use crate::error::{Error, ErrorKind};
 use crate::pki::{Credentials, Subject, provider};
 
@@ -71,11 +73,11 @@ fn transport() -> Result<TransportConfig, Error> {
     let idle = IdleTimeout::try_from(IDLE_TIMEOUT).map_err(unusable)?;
     let mut config = TransportConfig::default();
     config
-        .receive_window(VarInt::from_u32(8 << 20))
-        .stream_receive_window(VarInt::from_u32(1 << 20))
-        .send_window(4 << 20)
+        .receive_window(VarInt::from_u32(GUEST_WINDOW))
+        .stream_receive_window(VarInt::from_u32(LANE_WINDOW))
+        .send_window(u64::from(LINK_WINDOW))
         .max_concurrent_bidi_streams(VarInt::from_u32(16))
-        .max_concurrent_uni_streams(VarInt::from_u32(4))
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(Some(idle));
@@ -86,6 +88,10 @@ fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     let message = format!("the certificate and the key cannot be used for TLS: {error}");
     Error::new(ErrorKind::Invalid, "tls_unusable", message)
 }
+
+/// Bytes that may wait here of a peer of which no more is known than that it has a certificate, or
+/// that it is a client; a link to a region gets more.
+const GUEST_WINDOW: u32 = 2 << 20;
 
 /// The protocol version, negotiated by TLS.
 const ALPN: &[u8] = b"anabranch/1";

@@ -17,6 +17,7 @@ mod http;
 mod interop;
 mod limits;
 mod membership;
+mod packing;
 mod process;
 mod reconcile;
 mod replication;

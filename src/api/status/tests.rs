@@ -5,7 +5,7 @@ use anabranch_crdt::clock::MeasuredClock;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::replication::{Standing, Traffic};
+use crate::replication::{EntryBytes, Standing};
 
 fn openapi() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -101,11 +101,12 @@ fn peers_are_told_with_every_figure() {
             offset: ClockOffset(-1_250),
             round_trip: Duration::from_micros(80_500),
         }),
-        traffic: Traffic {
+        entries: EntryBytes {
             entry_bytes_sent: 7,
             entry_bytes_received: 9,
             duplicate_bytes_received: 1,
         },
+        traffic: Default::default(),
     };
     let expected = json!({
         "region": "ap-south",

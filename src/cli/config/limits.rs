@@ -6,14 +6,18 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::{ConfigError, Section};
-use super::units::{format_millis, format_size, parse_duration, parse_size};
-use crate::settings::Limits;
+use super::units::{
+    format_millis, format_rate, format_size, parse_duration, parse_rate, parse_size,
+};
+use crate::settings::{Compression, Limits};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Measure {
     Bytes,
     Count,
     Millis,
+    Rate,
+    Switch,
 }
 
 struct Limit {
@@ -30,6 +34,8 @@ impl Limit {
             Measure::Bytes => format_size(value),
             Measure::Count => value.to_string(),
             Measure::Millis => format_millis(value),
+            Measure::Rate => format_rate(value),
+            Measure::Switch => (value != 0).to_string(),
         }
     }
 
@@ -38,25 +44,32 @@ impl Limit {
             Measure::Bytes => "a size such as \"4MiB\"",
             Measure::Count => "a whole number such as 1024",
             Measure::Millis => "a duration such as \"5s\"",
+            Measure::Rate => "a rate such as \"10MB/s\"",
+            Measure::Switch => "true or false",
         }
     }
 
     fn read(&self, value: &DeValue<'_>) -> Result<u64, String> {
         let whole = value
             .as_integer()
-            .filter(|_| self.measure != Measure::Millis)
+            .filter(|_| !matches!(self.measure, Measure::Millis | Measure::Switch))
             .and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
         if let Some(number) = whole {
             return Ok(number);
         }
+        if let (Measure::Switch, Some(switch)) = (self.measure, value.as_bool()) {
+            return Ok(u64::from(switch));
+        }
         match (self.measure, value.as_str()) {
+            (Measure::Rate, Some(text)) => parse_rate(text).map_err(|e| e.to_string()),
             (Measure::Bytes, Some(text)) => parse_size(text).map_err(|e| e.to_string()),
             (Measure::Millis, Some(text)) => parse_duration(text)
                 .map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
                 .map_err(|e| e.to_string()),
-            (Measure::Bytes | Measure::Count | Measure::Millis, _) => {
-                Err(format!("'{}' must be {}", self.key, self.example()))
-            }
+            (
+                Measure::Bytes | Measure::Count | Measure::Millis | Measure::Rate | Measure::Switch,
+                _,
+            ) => Err(format!("'{}' must be {}", self.key, self.example())),
         }
     }
 }
@@ -74,6 +87,20 @@ pub(super) fn read(section: &Section<'_>) -> Result<Limits, ConfigError> {
     together(section, &limits)?;
     Ok(limits)
 }
+
+/// Reads the cap of a region, if its section has one.
+pub(super) fn bandwidth(section: &Section<'_>) -> Result<Option<u64>, ConfigError> {
+    let Some(value) = section.optional(BANDWIDTH.key) else { return Ok(None) };
+    within(section, &BANDWIDTH, value).map(Some)
+}
+
+const BANDWIDTH: Limit = Limit {
+    key: "bandwidth",
+    measure: Measure::Rate,
+    least: LEAST_BANDWIDTH,
+    most: MOST_BANDWIDTH,
+    set: |_, _| {},
+};
 
 fn within(
     section: &Section<'_>,
@@ -270,4 +297,26 @@ const LIMITS: &[Limit] = &[
         most: 16_384 * GIB,
         set: |limits, value| limits.journal_bytes = value,
     },
+    Limit {
+        key: "link_bandwidth",
+        measure: Measure::Rate,
+        least: LEAST_BANDWIDTH,
+        most: MOST_BANDWIDTH,
+        set: |limits, value| limits.link_bandwidth = Some(value),
+    },
+    Limit {
+        key: "compression",
+        measure: Measure::Switch,
+        least: 0,
+        most: 1,
+        set: |limits, value| {
+            limits.compression = if value == 0 { Compression::Off } else { Compression::On };
+        },
+    },
 ];
+
+/// Below this, digests and acknowledgements alone would fill a link.
+pub(super) const LEAST_BANDWIDTH: u64 = 16_000;
+
+/// A greater cap is none.
+pub(super) const MOST_BANDWIDTH: u64 = 1_000_000_000_000;

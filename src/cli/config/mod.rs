@@ -92,13 +92,14 @@ impl Topology {
         root.only(&["cluster", "pki", "region", "limits", "collection"])?;
         let (name, cluster) = read_cluster(&root)?;
         let (pki, pki_place) = read_pki(&root)?;
+        let (regions, region_bandwidth) = read_regions(&root)?;
         Ok(Self {
             file: file.to_owned(),
             name,
             cluster,
-            regions: read_regions(&root)?,
+            regions,
             collections: read_collections(&root)?,
-            limits: read_limits(&root)?,
+            limits: Limits { region_bandwidth, ..read_limits(&root)? },
             pki,
             pki_place,
         })
@@ -278,7 +279,7 @@ fn read_pki(root: &Section<'_>) -> Result<(PathBuf, Option<Place>), ConfigError>
     Ok((base.join(dir.get_ref()), Some(root.source.place(&dir.span()))))
 }
 
-fn read_regions(root: &Section<'_>) -> Result<Vec<RegionSettings>, ConfigError> {
+fn read_regions(root: &Section<'_>) -> Result<(Vec<RegionSettings>, Caps), ConfigError> {
     let example = "add [[region]] with a name, a quic address and an http address";
     let value = root.optional("region").ok_or_else(|| {
         root.source.error(&root.span, "there is no [[region]] section").help(example)
@@ -292,14 +293,18 @@ fn read_regions(root: &Section<'_>) -> Result<Vec<RegionSettings>, ConfigError> 
     let regions = list.iter().map(|value| read_region(root.source, value, &mut seen));
     let regions = regions.collect::<Result<Vec<_>, _>>()?;
     links::check(root.source, list, &regions)?;
-    Ok(regions)
+    Ok((regions, seen.bandwidth))
 }
 
-/// Names and addresses that are taken, with the line that took them.
+/// Bytes per second that may go to a region.
+type Caps = BTreeMap<RegionName, u64>;
+
+/// Names and addresses that are taken, with the line that took them, and the caps of regions.
 #[derive(Default)]
 struct Seen {
     names: BTreeMap<RegionName, usize>,
     addresses: BTreeMap<(&'static str, SocketAddr), usize>,
+    bandwidth: Caps,
 }
 
 fn read_region<'a>(
@@ -308,7 +313,7 @@ fn read_region<'a>(
     seen: &mut Seen,
 ) -> Result<RegionSettings, ConfigError> {
     let section = Section::new(source, "[[region]]", value)?;
-    section.only(&["name", "quic", "http", "peers"])?;
+    section.only(&["name", "quic", "http", "peers", "bandwidth"])?;
     let name = section.parse::<RegionName>("name", "eu-west")?;
     let line = source.line(&name.span());
     if let Some(first) = seen.names.insert(name.get_ref().clone(), line) {
@@ -319,6 +324,9 @@ fn read_region<'a>(
     let quic = read_address(&section, "quic", "127.0.0.1:4101", seen)?;
     let http = read_address(&section, "http", "127.0.0.1:3031", seen)?;
     let peers = links::read(&section, name.get_ref())?;
+    if let Some(cap) = limits::bandwidth(&section)? {
+        seen.bandwidth.insert(name.get_ref().clone(), cap);
+    }
     Ok(RegionSettings { name: name.into_inner(), quic, http, peers })
 }
 

@@ -215,7 +215,7 @@ fn an_error_shows_the_line_and_underlines_the_mistake() {
             "etc/regions.toml:9:1: unknown key 'htp' in [[region]]",
             "    9 | htp = \"127.0.0.1:3031\"",
             "      | ^^^",
-            "  help: did you mean 'http'? (known here: name, quic, http, peers)",
+            "  help: did you mean 'http'? (known here: name, quic, http, peers, bandwidth)",
         ]
     );
 }

@@ -32,6 +32,26 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(factor).ok_or_else(|| UnitError(format!("'{text}' is too great a size")))
 }
 
+/// Reads a number of bytes per second: a size with `/s`.
+///
+/// # Errors
+/// The text is no such rate, or is too great to count.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    let wrong = || UnitError(format!("'{text}' is no rate: write 10MB/s or 512KiB/s"));
+    let size = text.trim().strip_suffix("/s").ok_or_else(wrong)?;
+    parse_size(size.trim()).map_err(|_| wrong())
+}
+
+/// Writes a number of bytes per second.
+pub(crate) fn format_rate(rate: u64) -> String {
+    let units = [("GB", 1_000_000_000), ("MB", 1_000_000), ("KB", 1_000)];
+    let fits = |(_, factor): &&(&str, u64)| rate >= *factor && rate.is_multiple_of(*factor);
+    units.iter().find(fits).map_or_else(
+        || format!("{}/s", format_size(rate)),
+        |(unit, factor)| format!("{}{unit}/s", rate / factor),
+    )
+}
+
 /// Reads a duration: a whole number with `ms`, `s`, `min`, `h` or `d`. A unit is required, because a bare
 /// number would leave open which is meant.
 ///

@@ -12,6 +12,7 @@ mod batch;
 mod control;
 mod hearsay;
 mod identity;
+mod pack;
 mod reconcile;
 
 use anabranch_crdt::bundle::BundleError;
@@ -25,6 +26,7 @@ use super::members::{self, Member, MemberDecodeError};
 pub use batch::{Batch, encode_batch, encoded_entry_bytes};
 pub use hearsay::{Knowledge, KnownRow, MAX_ROWS, Probe, ProbeAnswer, ProbeId};
 pub use identity::{Claim, Judgement, Verdict};
+pub use pack::{Compression, Packer, Packing, unpacked_bytes};
 pub use reconcile::{Bundles, Fetch, ITEM_BYTES, MAX_DOCUMENTS, MAX_LISTED, Ranges, TooOld};
 
 use super::knowledge::Stamp;
@@ -92,6 +94,20 @@ pub struct Named {
     /// What whoever has an entry of it has of the region's earlier origins, in the order of their
     /// ids; at most [`MAX_AFTER`](anabranch_crdt::chain::MAX_AFTER).
     pub after: Vec<Dot>,
+}
+
+/// A kind of frame of which a later one says all that an earlier one says, so that of those which
+/// wait for a slow link only the last need go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest(u8);
+
+/// Returns the kind of a frame if only the newest of its kind counts.
+#[must_use]
+pub fn newest_counts(frame: &[u8]) -> Option<Newest> {
+    match frame {
+        [FORMAT_VERSION, kind @ (KIND_ACK | KIND_DIGEST), ..] => Some(Newest(*kind)),
+        _ => None,
+    }
 }
 
 /// Who a node is and what it has.
@@ -192,6 +208,9 @@ pub enum DecodeError {
     /// The bytes end early.
     #[error("frame ends early")]
     Short,
+    /// The inside of a packed frame is damaged.
+    #[error("a packed frame cannot be unpacked")]
+    Packed,
     /// Bytes follow the end of the frame.
     #[error("bytes after the end of the frame")]
     Trailing,
@@ -227,11 +246,29 @@ impl Frame {
         }
     }
 
-    /// Decodes a frame; changes of entries share its bytes.
+    /// Decodes a frame; changes of entries share its bytes. A packed one is unpacked if it is not
+    /// longer than the default of [`Packing::longest`].
     ///
     /// # Errors
     /// See [`DecodeError`].
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        Self::decode_within(bytes, Packing::default().longest)
+    }
+
+    /// Decodes a frame; one that is packed may have `longest` bytes when it is unpacked.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode_within(bytes: &Bytes, longest: usize) -> Result<Self, DecodeError> {
+        match bytes.as_ref() {
+            [FORMAT_VERSION, KIND_PACKED, body @ ..] => {
+                Self::decode_plain(&pack::unpack(body, longest)?)
+            }
+            _ => Self::decode_plain(bytes),
+        }
+    }
+
+    fn decode_plain(bytes: &Bytes) -> Result<Self, DecodeError> {
         let (&version, rest) = bytes.split_first().ok_or(DecodeError::Short)?;
         if version != FORMAT_VERSION {
             return Err(DecodeError::Version(version));
@@ -275,6 +312,7 @@ const KIND_TOO_OLD: u8 = 13;
 const KIND_RANGES: u8 = 14;
 const KIND_FETCH: u8 = 15;
 const KIND_BUNDLES: u8 = 16;
+const KIND_PACKED: u8 = 17;
 
 #[cfg(test)]
 mod tests;

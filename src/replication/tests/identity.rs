@@ -80,6 +80,7 @@ impl Machines {
             digest_interval: SECOND,
             names: disk.names.clone().into_iter().collect(),
             reconcile: ReconcileSettings::default(),
+            packing: Packing::default(),
             incarnation: Incarnation {
                 boot,
                 before,

@@ -155,7 +155,7 @@ impl Net {
         let now = Now { monotonic: self.now, wall: Timestamp(1) };
         let peers = self.machines.iter().flat_map(|machine| machine.replication.status(now));
         peers.fold((0, 0), |(all, again), peer| {
-            let Traffic { entry_bytes_received, duplicate_bytes_received, .. } = peer.traffic;
+            let EntryBytes { entry_bytes_received, duplicate_bytes_received, .. } = peer.entries;
             (all + entry_bytes_received, again + duplicate_bytes_received)
         })
     }
@@ -292,6 +292,7 @@ fn machine(node: usize, nodes: usize, edges: &[(usize, usize)]) -> Machine {
         names: Vec::new(),
         incarnation: Incarnation::default(),
         reconcile: ReconcileSettings::default(),
+        packing: Packing::default(),
     };
     let seeds = (0..nodes).map(|node| Member::seed(name(node), Some(contact(node, edges))));
     let members = Members::seeded(name(node), seeds);

@@ -261,6 +261,7 @@ impl Machine {
             names: Vec::new(),
             incarnation: Incarnation::default(),
             reconcile: ReconcileSettings::default(),
+            packing: Default::default(),
         };
         Self {
             replication: Replication::new(settings, disk.clone()),

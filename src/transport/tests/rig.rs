@@ -18,11 +18,13 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::pki::{self, Authority, Overwrite, Validity};
+use crate::replication::frame::Packing;
 use crate::settings::{Joining, Neighbours, PkiPaths, RegionSettings};
 use crate::transport::TransportSettings;
 use crate::transport::endpoint::Links;
 use crate::transport::leaf::LeafService;
 use crate::transport::link::{Link, LinkEvent, LinkHandle};
+use crate::transport::wire::Wire;
 
 /// The limit of frames in these tests.
 pub(super) const FRAME_BYTES: usize = 1 << 20;
@@ -126,9 +128,17 @@ impl Node {
         settings: &TransportSettings,
         leaf: Option<Arc<dyn LeafService>>,
     ) -> Result<Self, Error> {
+        Self::on(Wire::bind(settings.bind), settings, leaf)
+    }
+
+    pub(super) fn on(
+        wire: io::Result<Wire>,
+        settings: &TransportSettings,
+        leaf: Option<Arc<dyn LeafService>>,
+    ) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        let links = Links::start(settings, Vec::new(), leaf, sender.clone(), &mut tasks)?;
+        let links = Links::start(settings, (wire, Vec::new()), leaf, sender.clone(), &mut tasks)?;
         Ok(Self { links, events, sender, tasks })
     }
 
@@ -224,6 +234,9 @@ pub(super) fn settings(pki: &Pki, name: &str, peers: &[(&str, SocketAddr)]) -> T
         digest_interval: Duration::from_secs(1),
         reconcile: crate::replication::reconcile::ReconcileSettings::default(),
         delay: BTreeMap::new(),
+        link_bandwidth: None,
+        bandwidth: BTreeMap::new(),
+        packing: Packing::default(),
         max_connections: 64,
     }
 }

@@ -95,7 +95,10 @@ async fn the_requests_that_wait_for_an_owner() {
         counted += replies.iter().filter(|reply| reply.status == 200).count() as u64;
         let refused: Vec<_> = replies.iter().filter(|reply| reply.status != 200).collect();
         for reply in &refused {
-            assert_eq!((reply.status, &reply.value()["code"]), (429, &json!("owner_queue_full")));
+            // All are for one document, which fills its share before the queue is full, or after.
+            let code = reply.value()["code"].clone();
+            let full = code == "owner_queue_full" || code == "document_queue_full";
+            assert!(reply.status == 429 && full, "{reply:?}");
             assert_eq!(reply.header("retry-after"), "1");
         }
         seen(!refused.is_empty(), || format!("{counted} requests were all taken"))

@@ -162,7 +162,7 @@ fn difference(east: &Listing, west: &Listing) -> Vec<String> {
     [only("east", east, west), only("west", west, east)].concat()
 }
 
-fn wait_for_writes(traffic: &Traffic, writes: u64) {
+pub(super) fn wait_for_writes(traffic: &Traffic, writes: u64) {
     let deadline = Instant::now() + PATIENCE;
     while traffic.acknowledged.load(Ordering::Relaxed) < writes {
         assert!(Instant::now() < deadline, "{writes} writes took longer than {PATIENCE:?}");
@@ -170,7 +170,7 @@ fn wait_for_writes(traffic: &Traffic, writes: u64) {
     }
 }
 
-fn merged<'w>(writers: impl IntoIterator<Item = &'w Writer>) -> Memory {
+pub(super) fn merged<'w>(writers: impl IntoIterator<Item = &'w Writer>) -> Memory {
     let mut all = Memory::default();
     writers.into_iter().for_each(|writer| all.merge(writer.memory()));
     all
@@ -190,7 +190,7 @@ fn check_token(http: &mut Http) {
 }
 
 /// Returns the last sequence of every origin.
-fn vector(http: &mut Http) -> BTreeMap<String, u64> {
+pub(super) fn vector(http: &mut Http) -> BTreeMap<String, u64> {
     let status = http.get("/v1/replication");
     let origins = status["origins"].as_array().unwrap().iter();
     origins
@@ -199,7 +199,7 @@ fn vector(http: &mut Http) -> BTreeMap<String, u64> {
 }
 
 /// A run is repeated, up to the timing of threads, with `SEED=n`.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let given = std::env::var("SEED").ok().map(|text| text.parse().expect("SEED is a number"));
     let drawn = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into();
     let seed = given.unwrap_or_else(drawn);

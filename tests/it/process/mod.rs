@@ -9,6 +9,7 @@
 )]
 
 mod bootstrap;
+mod chaos;
 mod cli;
 mod concerns;
 mod conflicts;
@@ -22,6 +23,7 @@ mod kill;
 mod load;
 mod membership;
 mod mistakes;
+mod proxy;
 mod runner;
 mod serve;
 mod support;

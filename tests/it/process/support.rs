@@ -159,6 +159,14 @@ impl Running {
         send(name, &self.child.id().to_string());
     }
 
+    /// Returns the bytes of memory that the program has at the moment.
+    pub(super) fn resident_bytes(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Ends the program as a power cut would: it gets no chance to do anything.
     pub(super) fn kill(mut self) -> Outcome {
         self.child.kill().unwrap();

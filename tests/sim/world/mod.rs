@@ -360,6 +360,7 @@ impl World {
                 verify_interval: std::time::Duration::ZERO,
                 verify_rate: 0,
             },
+            packing: Default::default(),
             names: disk.names(),
             incarnation: Incarnation {
                 boot,
@@ -427,7 +428,7 @@ impl World {
         match effect {
             Effect::Send { link, bytes, .. } => self.send(node, link, &bytes),
             Effect::Append { ticket, entries } => self.stage(node, Work::Append(ticket, entries)),
-            Effect::Read { ticket, origin, after, entries, bytes } => {
+            Effect::Read { ticket, origin, after, entries, bytes, .. } => {
                 let delay = self.disk_delay();
                 let want = (origin, after, entries, bytes);
                 self.schedule_in(delay, Event::Read { node, life, ticket, want });

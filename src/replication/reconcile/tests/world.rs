@@ -83,6 +83,7 @@ fn machine(number: usize, count: usize, vector: VersionVector) -> Replication {
         batch_entries: 100,
         digest_interval: SECOND,
         names: Vec::new(),
+        packing: Default::default(),
         incarnation: crate::replication::Incarnation::default(),
         reconcile: ReconcileSettings { verify_interval: Duration::ZERO, verify_rate: 0 },
     };
