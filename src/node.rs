@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use crate::api::{self, ApiState, Sources};
 use crate::document::{
-    Collections, Documents, Doorbell, NodeClock, OwnerQueues, Owners, Redecider, Retention,
-    Setting, WallClock, owner_queues,
+    Cleaner, Cluster, Collections, Documents, Doorbell, NodeClock, OwnerQueues, Owners, Redecider,
+    Retention, Setting, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError};
@@ -138,6 +138,7 @@ impl NodeBuilder {
             owners,
             journal: journal.clone(),
             clock: clock.clone(),
+            cluster: Cluster::default(),
         };
         Documents::start(setting, queues)
     }
@@ -309,6 +310,8 @@ impl Node {
         let mut chores = JoinSet::new();
         chores.spawn(Redecider::new(documents.clone()).run().in_current_span());
         let peers = settings.regions.len().saturating_sub(1);
+        documents.follow_cluster(handle.cluster());
+        chores.spawn(Cleaner::new(documents.clone(), handle.cluster()).run().in_current_span());
         chores.spawn(Retention::new(documents, peers).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::Ledger;
-use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, RegionName};
+use anabranch_crdt::ids::{CollectionName, DocumentKey, Origin, RegionName};
 
 use super::loaded::damaged;
 use super::{ConflictFilter, ConflictPage, Document, Documents, NamedConflict, resolve};
@@ -95,7 +95,7 @@ impl Documents {
         };
         LedgerFilter {
             collection: filter.collection.clone(),
-            document: filter.document.as_ref().map(DocumentId::from),
+            documents: filter.document.as_ref().map(|name| self.epoch_ids(name)),
             path: filter.path.clone().filter(|path| !path.is_root()),
             kind: filter.kind,
             state: filter.state,

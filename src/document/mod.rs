@@ -10,6 +10,7 @@ mod cache;
 mod clock;
 mod collections;
 mod doorbell;
+mod epoch;
 mod history;
 mod listing;
 mod loaded;
@@ -51,6 +52,7 @@ pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
 pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
 pub use collections::{CollectionSettings, SettingsWritten};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
+pub use epoch::{Cleaner, Cluster, Compacted, Epoch, LateChange};
 pub use history::{Comparison, Point};
 pub(crate) use listing::named as read_conflict;
 pub use redecide::{Redecided, Redecider};
@@ -175,6 +177,8 @@ pub struct Setting {
     pub journal: Journal,
     /// What changes are timed by.
     pub clock: NodeClock,
+    /// What is known of the other regions.
+    pub cluster: Cluster,
 }
 
 impl Setting {
@@ -290,7 +294,7 @@ impl Documents {
         author: Option<AuthorName>,
         precondition: Precondition,
     ) -> Result<Written, Error> {
-        let id = DocumentId::from(&name);
+        let id = self.newest(&name);
         let ask = |reply| Request::Write { name, write, author, precondition, reply };
         let ((document, created), position) = self.ask(id, ask).await?;
         Ok(Written { document, created, position })
@@ -302,7 +306,14 @@ impl Documents {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub async fn read(&self, name: &DocumentName) -> Result<Option<Document>, Error> {
-        self.read_id(DocumentId::from(name)).await
+        loop {
+            let id = self.newest(name);
+            let read = self.read_id(id).await?;
+            // What waited to be applied may have closed it.
+            if self.newest(name) == id {
+                return Ok(read);
+            }
+        }
     }
 
     async fn read_id(&self, id: DocumentId) -> Result<Option<Document>, Error> {
@@ -312,7 +323,7 @@ impl Documents {
         }
     }
 
-    /// Reads a document by its id, with its name if it has one.
+    /// Reads a document by its id, or by that of an earlier epoch, with its name if it has one.
     ///
     /// # Errors
     /// `Corrupt`, `Unavailable`.
@@ -320,9 +331,20 @@ impl Documents {
         &self,
         id: DocumentId,
     ) -> Result<(Option<DocumentName>, Option<Document>), Error> {
-        let document = self.read_id(id).await?;
+        let closed = match self.setting.journal.closed(id) {
+            Some(_) => self.setting.journal.epoch(id)?,
+            None => None,
+        };
+        let mut newest = self.newest_of(id);
+        let mut document = self.read_id(newest).await?;
+        while newest != self.newest_of(id) {
+            newest = self.newest_of(id);
+            document = self.read_id(newest).await?;
+        }
+        let id = newest;
         let (row, _) = self.setting.journal.row(id)?;
-        Ok((row.and_then(|row| row.name), document))
+        let name = row.and_then(|row| row.name).or_else(|| closed.and_then(|closed| closed.name));
+        Ok((name, document))
     }
 
     /// Settles a conflict by one ordinary, replicated change. If a revision is expected, the row
@@ -368,7 +390,7 @@ impl Documents {
         changes: Vec<Bytes>,
     ) -> Result<Arc<Position>, Error> {
         settings::check_writable(&name.collection)?;
-        let id = DocumentId::from(&name);
+        let id = self.newest(&name);
         let ((), position) = self.ask(id, |reply| Request::Admit { name, changes, reply }).await?;
         Ok(position)
     }
@@ -382,7 +404,7 @@ impl Documents {
         name: DocumentName,
         heads: Vec<ChangeHash>,
     ) -> Result<Vec<Change>, Error> {
-        let id = DocumentId::from(&name);
+        let id = self.current(&name).await?;
         let ask = |reply| Request::ChangesSince { id, heads, reply };
         Ok(self.ask(id, ask).await?.0)
     }

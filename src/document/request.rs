@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anabranch_crdt::conflict::{ConflictId, Revision};
 use anabranch_crdt::document::Change;
-use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName};
+use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName, Timestamp};
 use anabranch_crdt::message::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -21,6 +21,9 @@ pub(super) type Reply<T> = oneshot::Sender<Answer<T>>;
 
 /// An answer, and what is durable with it.
 pub(super) type Answer<T> = Result<(T, Arc<Position>), Error>;
+
+/// Who asked for something, and why.
+pub(super) type Asked = (Option<AuthorName>, Option<String>);
 
 /// One request to the owner of a document.
 #[derive(Debug)]
@@ -71,6 +74,36 @@ pub(super) enum Request {
         message: Message,
         precondition: Precondition,
         reply: Reply<(Option<Document>, bool)>,
+    },
+    Undelete {
+        name: DocumentName,
+        message: Message,
+        precondition: Precondition,
+        reply: Reply<(Option<Document>, bool)>,
+    },
+    /// Answers how many changes the closed epoch has.
+    Compact {
+        name: DocumentName,
+        by: Asked,
+        precondition: Precondition,
+        reply: Reply<u64>,
+    },
+    /// Answers whether the document was purged; one that was deleted after `before` is not.
+    Purge {
+        document: DocumentId,
+        by: Asked,
+        before: Option<Timestamp>,
+        reply: Reply<bool>,
+    },
+    /// Drops what is left of a purged document; answers whether it was.
+    Empty {
+        document: DocumentId,
+        reply: Reply<bool>,
+    },
+    /// Looks again for late changes of a closed document.
+    CarryOver {
+        id: DocumentId,
+        reply: Reply<()>,
     },
     /// Settled conflicts are old enough to be dropped; answers how many were.
     Forget {

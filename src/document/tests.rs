@@ -1,6 +1,7 @@
 //! The owners over real journals: what is answered is durable, what is refused leaves no trace,
 //! and what other regions send is reflected by the next read.
 
+mod epochs;
 mod ledger;
 mod settings;
 mod settling;
@@ -71,6 +72,7 @@ impl Fixture {
             owners: 2,
             journal: journal.clone(),
             clock: NodeClock::new(wall, Timestamp(0), Duration::from_secs(1)),
+            cluster: Cluster::default(),
         };
         let clock = setting.clock.clone();
         let (documents, owners) = Documents::start(setting, queues).unwrap();

@@ -10,7 +10,7 @@ use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransacti
 use super::ledger::index::LedgerTables;
 use super::record::{self, DocumentRecord, Encoder, OriginRow};
 use super::table::{self, Generation, Table};
-use super::{DocumentRow, ReadError, Row, Source};
+use super::{DocumentRow, EpochRow, ReadError, Row, Source};
 
 /// What one transaction does to a document.
 #[derive(Default)]
@@ -18,6 +18,8 @@ struct Touched<'p> {
     row: Option<&'p DocumentRow>,
     added: Vec<Dot>,
     covered: Vec<Dot>,
+    /// Nothing of the tail that is stored is left.
+    emptied: bool,
 }
 
 /// What is stored of a document before that.
@@ -56,6 +58,8 @@ pub(super) struct Tables<'t, 'p> {
     documents: Slot<'t, &'static [u8; 16]>,
     names: Slot<'t, &'static [u8]>,
     ledger: Option<LedgerTables<'t>>,
+    epochs: Slot<'t, &'static [u8; 16]>,
+    quarantine: Slot<'t, &'static [u8; 40]>,
     origins: Slot<'t, &'static [u8; 16]>,
 }
 
@@ -72,6 +76,8 @@ impl<'t, 'p> Tables<'t, 'p> {
             documents: None,
             names: None,
             ledger: None,
+            epochs: None,
+            quarantine: None,
             origins: None,
         }
     }
@@ -97,7 +103,7 @@ impl<'t, 'p> Tables<'t, 'p> {
     /// Takes in a cache row, and returns how many entries it took out of `pending-1`.
     pub(super) fn row(&mut self, row: &'p Row) -> Result<u64, redb::Error> {
         match row {
-            Row::Document(document, row) => {
+            Row::Document(document, row) | Row::Archived(document, row) => {
                 self.touched.entry(*document).or_default().row = Some(row);
                 Ok(0)
             }
@@ -112,7 +118,57 @@ impl<'t, 'p> Tables<'t, 'p> {
                 ledger.write(self.transaction, self.encoder, place, row.as_ref()).map(|()| 0)
             }
             Row::Redecided(collection, record) => self.redecided(collection, record).map(|()| 0),
+            Row::Epoch(document, row) => self.epoch(*document, row).map(|()| 0),
+            Row::SetAside(document, dots) => self.set_aside(*document, dots),
+            Row::Emptied { document, snapshot, strip } => {
+                self.empty(*document, snapshot)?;
+                self.strip(strip).map(|()| 0)
+            }
+            Row::Stripped(dots) => self.strip(dots).map(|()| 0),
         }
+    }
+
+    fn epoch(&mut self, document: DocumentId, row: &EpochRow) -> Result<(), redb::Error> {
+        let key = document.as_bytes();
+        let epochs = opened(&mut self.epochs, self.transaction, &table::EPOCHS)?;
+        epochs.insert(key, self.encoder.epoch(key, row))?;
+        Ok(())
+    }
+
+    fn set_aside(&mut self, document: DocumentId, dots: &[Dot]) -> Result<u64, redb::Error> {
+        let mut moved = 0;
+        for dot in dots {
+            moved += u64::from(self.no_longer_pending(document, *dot)?);
+            let key = table::index_key(document, *dot);
+            let quarantine = opened(&mut self.quarantine, self.transaction, &table::QUARANTINE)?;
+            quarantine.insert(&key, self.encoder.empty(table::QUARANTINE.name, &key))?;
+        }
+        Ok(moved)
+    }
+
+    /// Drops what is stored of a document, but for `left`.
+    fn empty(&mut self, document: DocumentId, left: &Bytes) -> Result<(), redb::Error> {
+        let name = table::SNAPSHOTS.name;
+        let newest = table::snapshot_key(document, Generation::Newest);
+        let before = table::snapshot_key(document, Generation::Before);
+        let snapshots = opened(&mut self.snapshots, self.transaction, &table::SNAPSHOTS)?;
+        snapshots.insert(&newest, self.encoder.blob(name, &newest, left))?;
+        snapshots.remove(&before)?;
+        self.touched.entry(document).or_default().emptied = true;
+        Ok(())
+    }
+
+    /// Drops the changes of entries. Their numbers stay, so logs have no gaps.
+    fn strip(&mut self, dots: &[Dot]) -> Result<(), redb::Error> {
+        for dot in dots {
+            let key = table::entry_key(*dot);
+            let entries = opened(&mut self.entries, self.transaction, &table::ENTRIES)?;
+            let entry = entries.get(&key)?.map(|guard| record::entry(&key, *dot, guard.value()));
+            let Some(Ok(entry)) = entry else { continue };
+            let bare = Entry { change: Bytes::new(), ..entry };
+            entries.insert(&key, self.encoder.entry(&key, &bare))?;
+        }
+        Ok(())
     }
 
     /// Writes each document that was touched, once, however many commits touched it.
@@ -209,6 +265,9 @@ impl<'t, 'p> Tables<'t, 'p> {
             None => Stored::default(),
         };
         let Stored { mut tail, row, name } = old;
+        if touched.emptied {
+            tail.clear();
+        }
         tail.extend(touched.added);
         touched.covered.iter().for_each(|dot| {
             tail.remove(dot);
@@ -270,6 +329,8 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), redb::
     transaction.open_table(table::CONFLICT_INDEX.definition)?;
     transaction.open_table(table::CONFLICT_COUNTS.definition)?;
     transaction.open_table(table::CONFLICT_DOCUMENTS.definition)?;
+    transaction.open_table(table::EPOCHS.definition)?;
+    transaction.open_table(table::QUARANTINE.definition)?;
     transaction.open_table(table::ORIGINS.definition)?;
     transaction.open_table(table::META.definition)?;
     Ok(())

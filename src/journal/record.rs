@@ -338,6 +338,19 @@ impl<'a> DocumentRecord<'a> {
         row_fields(self.row)
     }
 
+    /// Tells whether there is a row, and it shows nothing.
+    pub(super) fn is_deleted(&self) -> Result<bool, ReadError> {
+        let mut fields = self.row;
+        let [present] = fields.array()?;
+        if present == 0 {
+            return Ok(false);
+        }
+        let _: [u8; 32] = fields.array()?;
+        fields.name()?;
+        let [live] = fields.array()?;
+        Ok(live == 0)
+    }
+
     /// The name of a live document; the JSON is not copied.
     pub(super) fn live_name(&self) -> Result<Option<DocumentName>, ReadError> {
         let mut fields = self.row;

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
 
-use super::Identity;
+use super::epoch::ClosedDocuments;
 use super::recovery::Recovered;
 use super::store::Store;
+use super::{Closed, Identity, Row};
 
 /// Read by every handle, changed by the writer thread.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     /// Whether the ledger may have rows: set before the first is written, so never too late.
     pub(super) any_conflicts: AtomicBool,
     origins: Mutex<Origins>,
+    /// Closed documents; changed by the writer thread once that is durable.
+    closed: RwLock<ClosedDocuments>,
     identity: RwLock<Identity>,
 }
 
@@ -44,6 +47,7 @@ impl Shared {
             pending: AtomicU64::new(recovered.pending),
             any_conflicts: AtomicBool::new(recovered.conflicts > 0),
             origins: Mutex::default(),
+            closed: RwLock::new(recovered.closed.clone()),
             identity: RwLock::new(recovered.identity.clone()),
         };
         for (origin, row) in &recovered.origins {
@@ -67,6 +71,35 @@ impl Shared {
 
     pub(super) fn origins(&self) -> MutexGuard<'_, Origins> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn closed(&self) -> RwLockReadGuard<'_, ClosedDocuments> {
+        self.closed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of rows that are durable now.
+    pub(super) fn close(&self, rows: &[Row]) {
+        let epochs = rows.iter().filter_map(|row| match row {
+            Row::Epoch(document, row) => Some((*document, Closed::from(row))),
+            Row::Document(..)
+            | Row::Archived(..)
+            | Row::SetAside(..)
+            | Row::Emptied { .. }
+            | Row::Stripped(..)
+            | Row::Applied(..)
+            | Row::Snapshot { .. }
+            | Row::Conflict(..)
+            | Row::Redecided(..) => None,
+        });
+        for (document, row) in epochs {
+            let mut closed = self.closed.write().unwrap_or_else(PoisonError::into_inner);
+            closed.insert(document, row);
+        }
+    }
+
+    /// Exchanges what is known of closed documents for what the file says.
+    pub(super) fn reclose(&self, closed: ClosedDocuments) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = closed;
     }
 
     pub(super) fn name_origin(&self, origin: Origin, region: &RegionName) {

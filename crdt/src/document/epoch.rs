@@ -167,6 +167,20 @@ impl Document {
         if past.exists() { Some(heads) } else { past.heads_before_delete() }
     }
 
+    /// Returns when the change that the document ends with was made, as it claims.
+    #[must_use]
+    pub fn deleted_at(&self) -> Timestamp {
+        self.time_of(&self.heads())
+    }
+
+    /// Returns the leader that admitted a change of the history.
+    #[must_use]
+    pub fn admitted_by(&self, change: ChangeHash) -> Option<Origin> {
+        let hash = automerge::ChangeHash(change.0);
+        let meta = self.doc.get_change_meta_by_hash(&hash)?;
+        Some(self.admissions.leader(&hash, super::writer(&meta.actor)))
+    }
+
     /// The latest time that one of these changes claims.
     fn time_of(&self, changes: &[ChangeHash]) -> Timestamp {
         let meta =
