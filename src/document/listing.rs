@@ -107,7 +107,7 @@ impl Documents {
 
     /// Has entries of other regions applied that wait for it, so that a listing shows what a read
     /// would. While a region catches up there are too many, and listings lag behind reads.
-    async fn apply_pending(&self) -> Result<(), Error> {
+    pub(super) async fn apply_pending(&self) -> Result<(), Error> {
         for document in self.setting.journal.pending(None, SETTLED_AT_ONCE)? {
             self.read_id(document).await?;
         }

@@ -225,8 +225,11 @@ impl Documents {
             let message = "the document is not deleted: delete it first";
             return Err(Error::new(ErrorKind::Conflict, "not_deleted", message));
         }
+        let id = self.current(&name).await?;
+        if self.setting.journal.row(id)?.0.is_none() {
+            return Err(self.or_purged(write::not_found(), &name));
+        }
         self.pass(limit).await?;
-        let id = self.newest(&name);
         let ask = |reply| Request::Purge { document: id, by: (author, note), before: None, reply };
         let (_, position) =
             self.ask(id, ask).await.map_err(|error| self.or_purged(error, &name))?;
@@ -317,11 +320,12 @@ impl Documents {
     ///
     /// # Errors
     /// `Corrupt`, `Unavailable`.
-    pub fn set_aside(
+    pub async fn set_aside(
         &self,
         after: Option<(DocumentId, Dot)>,
         limit: usize,
     ) -> Result<Vec<SetAside>, Error> {
+        self.apply_pending().await?;
         Ok(self.setting.journal.set_aside(after, limit)?)
     }
 

@@ -58,6 +58,7 @@ impl Document {
         let mut carrier = Carrier {
             closed: self,
             covers,
+            purged: super::covers(closings).collect(),
             compacted,
             next: next.clone(),
             start,
@@ -103,7 +104,10 @@ impl Document {
 
 struct Carrier<'a> {
     closed: &'a Document,
+    /// Those changes that the closings cover and that are here.
     covers: Vec<ChangeHash>,
+    /// All that the closings cover.
+    purged: Vec<ChangeHash>,
     compacted: bool,
     /// The next epoch, with what was made for it so far.
     next: Document,
@@ -119,7 +123,7 @@ impl Carrier<'_> {
             return Carrying::Waiting;
         };
         let deps: Vec<ChangeHash> = meta.deps.iter().map(|dep| ChangeHash(dep.0)).collect();
-        if !self.compacted && !self.closed.knows_all(&deps, &self.covers) {
+        if !self.compacted && !self.closed.knows_all(&deps, &self.purged) {
             return Carrying::Purged;
         }
         let base = self.base(&deps);
