@@ -13,6 +13,7 @@
 //! it makes the same bytes, hence the same hash, and the second one is a duplicate.
 
 mod admissions;
+mod bundle;
 mod collisions;
 mod epoch;
 mod history;

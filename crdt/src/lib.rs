@@ -5,6 +5,7 @@
 //! task. Time and identity are arguments, so the same inputs give the same outputs in every
 //! region, on every restart, and in every simulation.
 
+pub mod bundle;
 pub mod clock;
 pub mod conflict;
 pub mod document;

@@ -12,6 +12,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::Response;
 
 use crate::document::ClockStatus;
+use crate::journal::EpochCounts;
 use crate::replication::PeerStatus;
 
 use super::request::no_query;
@@ -25,6 +26,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
         region: state.0.region.as_str(),
         clock: state.0.sources.clock.status(),
         peers: &peers,
+        epochs: state.documents().epoch_counts()?,
     };
     let mut response = Response::new(Body::from(figures.expose()));
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
@@ -36,6 +38,7 @@ struct Figures<'a> {
     region: &'a str,
     clock: ClockStatus,
     peers: &'a [PeerStatus],
+    epochs: EpochCounts,
 }
 
 impl Figures<'_> {
@@ -43,6 +46,7 @@ impl Figures<'_> {
         let mut text = Exposition(String::new());
         self.expose_clock(&mut text);
         self.expose_replication(&mut text);
+        self.expose_epochs(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -99,6 +103,28 @@ impl Figures<'_> {
             "Entries that the region has, as far as known, and this node has not.",
             |peer| Some(peer.entries_missing),
         );
+    }
+
+    fn expose_epochs(&self, text: &mut Exposition) {
+        let EpochCounts { compacted, purged, emptied, late, set_aside } = self.epochs;
+        let name = "anabranch_epochs_closed";
+        text.family(name, "gauge", "Epochs of documents that are closed, by how.");
+        for (kind, count) in [("compact", compacted), ("purge", purged)] {
+            text.sample(name, &[("kind", kind)], count);
+        }
+        let name = "anabranch_purged_documents_dropped";
+        text.family(name, "gauge", "Purged documents of which only the purge itself is left.");
+        text.sample(name, &[], emptied);
+        let name = "anabranch_late_changes_left";
+        text.family(name, "gauge", "Changes that came for a closed epoch and are merged nowhere.");
+        text.sample(name, &[], late);
+        let name = "anabranch_quarantined_entries";
+        text.family(
+            name,
+            "gauge",
+            "Entries that were set aside, because their document is purged.",
+        );
+        text.sample(name, &[], set_aside);
     }
 
     /// Adds a gauge with one sample for each peer that has it.
@@ -182,7 +208,8 @@ mod tests {
             clamped: 7,
             warnings: [(peer.region.clone(), 4)].into(),
         };
-        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent] };
+        let epochs = EpochCounts { compacted: 3, purged: 5, emptied: 4, late: 2, set_aside: 1 };
+        let figures = Figures { region: "eu-west", clock, peers: &[peer, silent], epochs };
         let text = figures.expose();
         let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let build = format!(
@@ -204,6 +231,11 @@ mod tests {
             "anabranch_replication_seconds_behind{peer_region=\"us-east\"} 1.5",
             "anabranch_replication_entries_missing{peer_region=\"ap-south\"} 3",
             "anabranch_replication_entries_missing{peer_region=\"us-east\"} 3",
+            "anabranch_epochs_closed{kind=\"compact\"} 3",
+            "anabranch_epochs_closed{kind=\"purge\"} 5",
+            "anabranch_purged_documents_dropped 4",
+            "anabranch_late_changes_left 2",
+            "anabranch_quarantined_entries 1",
             &build,
         ];
         assert_eq!(samples, expected);

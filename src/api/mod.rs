@@ -13,6 +13,7 @@ mod changes;
 mod collections;
 mod conflicts;
 mod documents;
+mod epochs;
 mod error;
 mod history;
 mod ledger;
@@ -222,6 +223,11 @@ fn routes() -> Routes {
         .below(DIFF, MethodFilter::GET, Method::GET, history::diff)
         .below(BLAME, MethodFilter::GET, Method::GET, history::blame)
         .below(REVERT, MethodFilter::POST, Method::POST, history::revert)
+        .below(UNDELETE, MethodFilter::POST, Method::POST, epochs::undelete)
+        .below(COMPACT, MethodFilter::POST, Method::POST, epochs::compact)
+        .below(PURGE, MethodFilter::POST, Method::POST, epochs::purge)
+        .below(EPOCHS, MethodFilter::GET, Method::GET, epochs::list)
+        .get("/v1/quarantine", epochs::quarantine)
         .get("/v1/changes", changes::follow)
         .get("/v1/conflicts", conflicts::list)
         .get("/v1/conflicts/stats", ledger::stats)
@@ -256,6 +262,10 @@ fn routes() -> Routes {
 const HISTORY: &str = "/v1/history/{collection}/{key}";
 const DIFF: &str = "/v1/diff/{collection}/{key}";
 const BLAME: &str = "/v1/blame/{collection}/{key}";
+const UNDELETE: &str = "/v1/undelete/{collection}/{key}";
+const COMPACT: &str = "/v1/compact/{collection}/{key}";
+const PURGE: &str = "/v1/purge/{collection}/{key}";
+const EPOCHS: &str = "/v1/epochs/{collection}/{key}";
 const REVERT: &str = "/v1/revert/{collection}/{key}";
 
 type Answer = Result<Response, Problem>;

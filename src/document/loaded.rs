@@ -75,6 +75,30 @@ pub(super) struct Outcome {
     pub(super) rows: Vec<Row>,
 }
 
+impl Outcome {
+    pub(super) fn extend(&mut self, later: Self) {
+        self.drafts.extend(later.drafts);
+        self.rows.extend(later.rows);
+    }
+
+    /// The documents that something is stored of.
+    pub(super) fn documents(&self) -> Vec<DocumentId> {
+        let drafts = self.drafts.iter().map(|draft| draft.document);
+        let rows = self.rows.iter().filter_map(|row| match row {
+            Row::Document(id, _)
+            | Row::Archived(id, _)
+            | Row::Epoch(id, _)
+            | Row::SetAside(id, _)
+            | Row::Emptied { document: id, .. }
+            | Row::Applied(id, _)
+            | Row::Snapshot { document: id, .. } => Some(*id),
+            Row::Stripped(..) | Row::Reached(..) | Row::Conflict(..) | Row::Redecided(..) => None,
+        });
+        let all: BTreeSet<DocumentId> = drafts.chain(rows).collect();
+        all.into_iter().collect()
+    }
+}
+
 impl Loaded {
     /// Builds a document from its stored parts; pending entries are left to [`Loaded::refresh`].
     pub(super) fn from_stored(
@@ -147,7 +171,7 @@ impl Loaded {
         if done.is_empty() {
             return Ok(outcome);
         }
-        self.seal_by(&new);
+        self.seal_by(new.iter().map(|entry| &entry.change));
         self.judge(&collisions, scene, &mut outcome)?;
         self.applied.extend(done.iter().copied());
         outcome.rows.push(Row::Applied(self.id, done));
@@ -406,6 +430,7 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         let (kind, code) = match &error {
             ReadError::Corrupt { .. } => (ErrorKind::Corrupt, "record_damaged"),
+            ReadError::TooOld { .. } => (ErrorKind::Gone, "history_gone"),
             ReadError::Storage(_) => (ErrorKind::Unavailable, "journal_unreadable"),
         };
         Self::new(kind, code, error.to_string()).with_source(error)

@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::cache::Cache;
 use super::history::{self, Replica};
+use super::in_flight::InFlight;
 use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
@@ -41,8 +42,9 @@ pub(super) enum Target {
 pub(super) struct Owner {
     pub(super) setting: Arc<Setting>,
     number: usize,
-    cache: Cache,
+    pub(super) cache: Cache,
     lineage: Lineage,
+    in_flight: Arc<InFlight>,
     /// Entries on which automerge failed; they are never tried again while the process runs.
     poison: BTreeSet<Dot>,
     /// Documents that were closed here; the journal knows of them once that is durable.
@@ -60,6 +62,7 @@ impl Owner {
             number,
             cache: Cache::new(bytes),
             lineage: Lineage::default(),
+            in_flight: Arc::default(),
             poison: BTreeSet::new(),
             closing: BTreeSet::new(),
             rescan,
@@ -162,6 +165,14 @@ impl Owner {
                 let target = Target::Newest(name);
                 self.step(target, reply, |loaded, scene| loaded.seed(change, scene));
             }
+            Request::Export { id, have, reply } => self.export(id, &have, reply),
+            Request::Heads { id, reply } => {
+                self.look_at(id, reply, |loaded| {
+                    let tombstone = loaded.tombstone();
+                    tombstone.as_ref().unwrap_or(&loaded.document).heads()
+                });
+            }
+            Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
                 let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
                 // Commits reach the disk in order, so an empty one answers for all before it.
@@ -192,8 +203,7 @@ impl Owner {
         let policies = setting.policies(loaded.name.as_ref());
         match setting.scene(&policies, origin, |scene| step(&mut loaded, scene)) {
             Ok((value, more)) => {
-                outcome.drafts.extend(more.drafts);
-                outcome.rows.extend(more.rows);
+                outcome.extend(more);
                 let kept = self.carry_over(loaded, &mut outcome, origin);
                 self.submit(outcome, origin, reply, value);
                 kept.into_iter().for_each(|loaded| self.keep(loaded));
@@ -278,8 +288,7 @@ impl Owner {
         let redecide = |scene: Scene<'_>| loaded.redecide(Reach::Rows, scene);
         let (_, more) =
             self.setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
-        outcome.drafts.extend(more.drafts);
-        outcome.rows.extend(more.rows);
+        outcome.extend(more);
         Ok((loaded, outcome))
     }
 
@@ -355,6 +364,7 @@ impl Owner {
 
     fn load(&self, id: DocumentId) -> Result<Loaded, Error> {
         let journal = &self.setting.journal;
+        self.in_flight.wait_for(id);
         let stored = journal.load(id)?;
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
@@ -379,18 +389,21 @@ impl Owner {
         }
     }
 
-    fn submit<T: Send + 'static>(
+    pub(super) fn submit<T: Send + 'static>(
         &self,
         outcome: Outcome,
         origin: Origin,
         reply: Reply<T>,
         value: T,
     ) {
-        let lineage = self.lineage.clone();
+        let (lineage, in_flight) = (self.lineage.clone(), Arc::clone(&self.in_flight));
+        let documents = outcome.documents();
+        in_flight.start(&documents);
         let done = move |committed: Result<Arc<Position>, CommitError>| {
             if committed.is_err() {
                 lineage.break_off();
             }
+            in_flight.end(&documents);
             let answered = committed.map(|position| (value, position)).map_err(Error::from);
             answer(reply, answered);
         };
@@ -423,7 +436,7 @@ impl Owner {
     }
 
     /// Makes a snapshot that covers the tail that is on disk now, and checks that it loads.
-    fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
+    pub(super) fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
         let id = loaded.id;
         let bytes = loaded.document.save();
         let again = anabranch_crdt::document::Document::load(&bytes);
@@ -501,7 +514,7 @@ impl Setting {
     }
 }
 
-fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {
+pub(super) fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {
     // Nobody may be waiting any more, and that is fine: what was committed stays committed.
     drop(reply.send(answer));
 }

@@ -21,7 +21,7 @@
 //! | `entries-1` | origin, sequence | document, name, admission time, change bytes |
 //! | `pending-1` | document, origin, sequence | nothing: an entry from elsewhere that no row reflects yet |
 //! | `snapshots-1` | document, generation (0 newest, 1 the one before) | `save()` bytes |
-//! | `documents-1` | document | its tail (entries that the row reflects and the snapshot lacks) and its [`DocumentRow`] |
+//! | `documents-1` | document | its tail (entries that the row reflects and the snapshot lacks), which other entries it is made of, and its [`DocumentRow`] |
 //! | `names-1` | collection, NUL, key | document, for listing; only live documents |
 //! | `conflicts-2` | document, conflict | summary of a ledger row, then its opaque bytes |
 //! | `conflict-index-1` | scope, state, inverted time, conflict | document, and what else a filter asks for |
@@ -29,10 +29,11 @@
 //! | `conflict-documents-1` | conflict | document |
 //! | `epochs-1` | document | how a closed document was closed, and what is left of it |
 //! | `quarantine-1` | document, origin, sequence | nothing: an entry that was set aside for good |
-//! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region |
+//! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region, what is left of its log |
 //! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; how far each collection is re-decided |
 
 mod apply;
+mod digests;
 mod epoch;
 mod handle;
 mod ledger;
@@ -61,6 +62,7 @@ use anabranch_crdt::ids::{
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+pub use digests::{DocumentDigest, NO_DIGEST};
 pub use epoch::{Closed, EpochCounts, EpochRow, SetAside};
 pub use handle::Journal;
 pub use ledger::{
@@ -153,6 +155,9 @@ pub enum Row {
         /// The entries that the snapshot holds; drafts of this commit go to the tail as ever.
         covers: Vec<Dot>,
     },
+    /// Notes that a document has everything of each origin up to an entry, because it came whole
+    /// from another region; the entries themselves need not be here.
+    Reached(DocumentId, Vec<Dot>),
     /// Writes a row of the ledger (`None` removes it).
     Conflict(DocumentId, ConflictId, Option<LedgerRow>),
     /// Remembers how far a collection is decided by its settings, in bytes of their owner.
@@ -317,6 +322,15 @@ pub enum ReadError {
     Corrupt {
         /// The table.
         table: &'static str,
+    },
+    /// The entries that were asked for may be gone: every region has them, or was given up on. Who
+    /// still lacks them takes the documents instead.
+    #[error("entries of {origin} up to {floor} are no longer in the journal")]
+    TooOld {
+        /// Whose entries.
+        origin: Origin,
+        /// The last one that may be gone.
+        floor: Sequence,
     },
     /// The disk or the database failed.
     #[error("the journal cannot be read: {0}")]

@@ -104,6 +104,10 @@ pub(super) fn entries(
     let first = table::entry_key(Dot { origin, sequence: after });
     let last = table::entry_key(Dot { origin, sequence: Sequence(u64::MAX) });
     shared.store.read(|transaction| {
+        let floor = floor(transaction, origin)?;
+        if after < floor {
+            return Err(ReadError::TooOld { origin, floor });
+        }
         let table = open(transaction, &table::ENTRIES)?;
         let (mut found, mut bytes) = (Vec::<Entry>::new(), 0);
         let bounds = (Bound::Excluded(&first), Bound::Included(&last));
@@ -122,6 +126,14 @@ pub(super) fn entries(
         }
         Ok(found)
     })
+}
+
+/// The last entry of an origin that may be gone.
+pub(super) fn floor(transaction: &ReadTransaction, origin: Origin) -> Result<Sequence, ReadError> {
+    let key = origin.as_bytes();
+    let value = open(transaction, &table::ORIGINS)?.get(key).map_err(unreadable)?;
+    let row = value.map(|value| record::origin(key, value.value())).transpose()?;
+    Ok(row.unwrap_or_default().log.floor)
 }
 
 pub(super) fn list(

@@ -95,7 +95,12 @@ pub(super) fn recover(transaction: &ReadTransaction) -> Result<Recovered, ReadEr
     }
     let dots = origins.iter().map(|(origin, row)| Dot { origin: *origin, sequence: row.sequence });
     let vector = dots.collect::<VersionVector>();
-    if ends(transaction)? != vector {
+    let mut found = ends(transaction)?;
+    // What was dropped, or never was an entry here, ends at the floor.
+    for (origin, row) in &origins {
+        found.raise(*origin, row.log.floor);
+    }
+    if found != vector {
         return Err(ReadError::Corrupt { table: table::ORIGINS.name });
     }
     let pending = open_table(transaction, &table::PENDING)?.len().map_err(store::unreadable)?;

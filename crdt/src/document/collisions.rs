@@ -65,6 +65,12 @@ impl Collisions {
         self.readmitted.extend(later.readmitted);
     }
 
+    /// Tells whether changes that were known already count from an earlier time now.
+    #[must_use]
+    pub fn readmits(&self) -> bool {
+        !self.readmitted.is_empty()
+    }
+
     /// Tells whether an empty ledger stays empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -1,13 +1,17 @@
 //! Closing a document in its owner's memory, and what a closed one still takes in.
 
-use anabranch_crdt::document::{Admitted, Closing, ClosingKind, Collisions, closes, inspect};
+use anabranch_crdt::bundle::{Bundle, BundledChange};
+use anabranch_crdt::document::{
+    Admitted, Closing, ClosingKind, Collisions, Document, closes, inspect,
+};
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{AuthorName, ChangeHash, Timestamp};
 use anabranch_crdt::message::{Act, Message};
+use bytes::Bytes;
 use tracing::warn;
 
 use super::super::loaded::{Loaded, Outcome, Scene, damaged};
-use super::super::{Document, Precondition, history, write};
+use super::super::{Document as Shown, Precondition, history, write};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{EpochRow, Row};
 
@@ -54,13 +58,29 @@ impl Loaded {
         self.closed = Some(Sealed { closings, late, emptied, looked: None });
     }
 
-    /// Takes note if one of these entries, which are applied now, closes the document.
-    pub(in crate::document) fn seal_by(&mut self, applied: &[Entry]) {
+    /// Takes note if one of these changes, which are applied now, closes the document.
+    pub(in crate::document) fn seal_by<'a>(&mut self, applied: impl Iterator<Item = &'a Bytes>) {
+        let mut changes = applied.filter(|change| may_close(change));
         let closing =
-            |entry: &Entry| inspect(&entry.change).is_ok_and(|summary| closes(&summary).is_some());
-        if applied.iter().filter(|entry| may_close(&entry.change)).any(closing) {
+            |change: &Bytes| inspect(change).is_ok_and(|summary| closes(&summary).is_some());
+        if changes.any(closing) {
             self.seal(None);
         }
+    }
+
+    /// All that other regions are to know of a purged document: that it is purged. `None` for any
+    /// other.
+    pub(in crate::document) fn tombstone(&self) -> Option<Document> {
+        let sealed = self.closed.as_ref().filter(|s| s.kind() == ClosingKind::Purge)?;
+        Some(self.document.only(&sealed.changes()))
+    }
+
+    /// Tells whether all that a bundle brings are changes that purge the document.
+    pub(in crate::document) fn is_purged_by(bundle: &Bundle) -> bool {
+        let purges = |change: &BundledChange| {
+            inspect(&change.change).is_ok_and(|change| closes(&change) == Some(ClosingKind::Purge))
+        };
+        bundle.changes.iter().all(purges)
     }
 
     /// The record that keeps a closed document closed.
@@ -225,7 +245,7 @@ pub(in crate::document) fn undelete(
     scene: Scene<'_>,
     message: Message,
     precondition: &Precondition,
-) -> Result<((Option<Document>, bool), Outcome), Error> {
+) -> Result<((Option<Shown>, bool), Outcome), Error> {
     if loaded.value.is_some() {
         let message = "the document is not deleted";
         return Err(Error::new(ErrorKind::Conflict, "not_deleted", message));

@@ -424,6 +424,43 @@ async fn a_document_is_compacted_again_and_again() {
     assert_eq!(kinds, [compact, compact, compact, None]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_travel_whole_bring_their_epochs_along() {
+    let (eu, us) = (Fixture::new("eu-west"), Fixture::new("us-east"));
+    for name in ["notes/a", "notes/b", "notes/c"] {
+        eu.put(name, json!({"v": name})).await.unwrap();
+    }
+    us.send_to(&eu).await;
+    eu.compact("notes/a").await.unwrap();
+    eu.patch("notes/a", json!({"w": 1})).await.unwrap();
+    eu.delete("notes/b").await;
+    eu.purge("notes/b").await.unwrap();
+    eu.clean(&[(&eu, MemberState::Active)]).await;
+    let digests =
+        |node: &Fixture| node.journal.digests(anabranch_crdt::bundle::IdRange::all(), 99).unwrap();
+    let mut bundles = Vec::new();
+    for (id, ..) in digests(&eu) {
+        bundles.push(eu.documents.export(id, Vec::new()).await.unwrap());
+    }
+    us.documents.adopt(bundles.clone()).await.unwrap();
+    assert_eq!(us.json("notes/a").await, json!({"v": "notes/a", "w": 1}));
+    assert_eq!(us.json("notes/b").await, Value::Null);
+    assert_eq!(us.json("notes/c").await, json!({"v": "notes/c"}));
+    assert_eq!(digests(&us), digests(&eu));
+    let us = us.restart("us-east").await;
+    assert_eq!(us.documents.newest(&at("notes/b")), eu.documents.newest(&at("notes/b")));
+    // What another region has not purged yet does not come back by travelling.
+    let ap = Fixture::new("ap-south");
+    ap.put("notes/d", json!({"v": 1})).await.unwrap();
+    let whole = ap.documents.export(DocumentId::from(&at("notes/d")), Vec::new()).await.unwrap();
+    ap.delete("notes/d").await;
+    ap.purge("notes/d").await.unwrap();
+    ap.documents.adopt(vec![whole]).await.unwrap();
+    assert_eq!(ap.json("notes/d").await, Value::Null);
+    let tombstone = ap.documents.export(DocumentId::from(&at("notes/d")), Vec::new()).await;
+    assert_eq!(tombstone.unwrap().changes.len(), 1);
+}
+
 fn admitted(change: Bytes) -> anabranch_crdt::document::Admitted {
     anabranch_crdt::document::Admitted { change, at: Timestamp::MAX, by: None }
 }
