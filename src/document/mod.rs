@@ -407,9 +407,22 @@ impl Documents {
         name: DocumentName,
         heads: Vec<ChangeHash>,
     ) -> Result<Vec<Change>, Error> {
-        let id = self.current(&name).await?;
+        Ok(self.changes_beyond(&name, heads).await?.1)
+    }
+
+    /// Returns the id of the newest epoch of a document, and its changes as
+    /// [`Documents::changes_since`] does.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn changes_beyond(
+        &self,
+        name: &DocumentName,
+        heads: Vec<ChangeHash>,
+    ) -> Result<(DocumentId, Vec<Change>), Error> {
+        let id = self.current(name).await?;
         let ask = |reply| Request::ChangesSince { id, heads, reply };
-        Ok(self.ask(id, ask).await?.0)
+        Ok((id, self.ask(id, ask).await?.0))
     }
 
     /// Returns what is durable here now.

@@ -11,6 +11,7 @@ mod clocks;
 mod collections;
 mod collisions;
 mod conflicts;
+mod epochs;
 mod feed;
 mod http;
 mod interop;

@@ -12,6 +12,7 @@ mod cli;
 mod conflicts;
 mod dev;
 mod docs;
+mod epochs;
 mod help;
 mod http;
 mod inspector;
