@@ -116,7 +116,7 @@ async fn a_compacted_document_goes_on_and_edits_of_a_region_that_was_cut_off_are
         })
         .await;
         eventually("what collided is in the ledger", async || {
-            let open = region.conflicts("?document=cities/paris&state=open").await;
+            let open = region.conflicts("document=cities/paris&state=open").await;
             seen(open.len() == 1 && open[0]["path"] == "/n", || format!("{open:?}"))
         })
         .await;
