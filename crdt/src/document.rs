@@ -189,8 +189,7 @@ impl Document {
     fn exists_at(&self, at: &impl ReadDoc, heads: &[automerge::ChangeHash]) -> bool {
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
-            meta.and_then(|meta| meta.message)
-                .is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
+            meta.and_then(|meta| meta.message).is_some_and(|text| message::is_delete(&text))
         };
         !heads.is_empty() && (at.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }

@@ -24,7 +24,7 @@ use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
 use super::resolve::Order;
-use super::{Document, Setting, epoch, resolve, write};
+use super::{Document, Setting, resolve, write};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Lineage, Position, Row};
 
@@ -134,30 +134,7 @@ impl Owner {
                 };
                 self.step(Target::Newest(name), reply, step);
             }
-            Request::Undelete { name, message, precondition, reply } => {
-                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
-                    epoch::undelete(loaded, scene, message, &precondition)
-                };
-                self.step(Target::Newest(name), reply, step);
-            }
-            Request::Compact { name, by, precondition, reply } => {
-                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
-                    epoch::compact(loaded, scene, by, &precondition)
-                };
-                self.step(Target::Newest(name), reply, step);
-            }
-            Request::Purge { document, by, before, reply } => {
-                let step =
-                    |loaded: &mut Loaded, scene: Scene<'_>| epoch::purge(loaded, scene, by, before);
-                self.step(Target::Id(document), reply, step);
-            }
-            Request::Empty { document, reply } => {
-                self.step(Target::Id(document), reply, epoch::empty);
-            }
-            Request::CarryOver { id, reply } => {
-                self.carry_again(id);
-                answer(reply, Ok(((), self.durable())));
-            }
+            Request::Epoch(request) => self.serve_epoch(request),
             Request::Forget { document, conflicts, reply } => {
                 self.step(Target::Id(document), reply, |loaded, _| Ok(loaded.forget(&conflicts)));
             }
@@ -377,7 +354,7 @@ impl Owner {
         Loaded::from_stored(id, stored, &rows, epoch.as_ref(), &policies)
     }
 
-    fn durable(&self) -> Arc<Position> {
+    pub(super) fn durable(&self) -> Arc<Position> {
         Arc::clone(&self.setting.journal.position().borrow())
     }
 

@@ -92,36 +92,8 @@ pub(super) enum Request {
         precondition: Precondition,
         reply: Reply<(Option<Document>, bool)>,
     },
-    Undelete {
-        name: DocumentName,
-        message: Message,
-        precondition: Precondition,
-        reply: Reply<(Option<Document>, bool)>,
-    },
-    /// Answers how many changes the closed epoch has.
-    Compact {
-        name: DocumentName,
-        by: Asked,
-        precondition: Precondition,
-        reply: Reply<u64>,
-    },
-    /// Answers whether the document was purged; one that was deleted after `before` is not.
-    Purge {
-        document: DocumentId,
-        by: Asked,
-        before: Option<Timestamp>,
-        reply: Reply<bool>,
-    },
-    /// Drops what is left of a purged document; answers whether it was.
-    Empty {
-        document: DocumentId,
-        reply: Reply<bool>,
-    },
-    /// Looks again for late changes of a closed document.
-    CarryOver {
-        id: DocumentId,
-        reply: Reply<()>,
-    },
+    /// To close an epoch of a document, or about what is left of one.
+    Epoch(EpochRequest),
     /// Settled conflicts are old enough to be dropped; answers how many were.
     Forget {
         document: DocumentId,
@@ -155,4 +127,23 @@ pub(super) struct Resolved {
     pub(super) name: Option<DocumentName>,
     pub(super) conflict: anabranch_crdt::conflict::Conflict,
     pub(super) document: Option<Document>,
+}
+
+/// One request about the epochs of a document.
+#[derive(Debug)]
+pub(super) enum EpochRequest {
+    Undelete {
+        name: DocumentName,
+        message: Message,
+        precondition: Precondition,
+        reply: Reply<(Option<Document>, bool)>,
+    },
+    /// Answers how many changes the closed epoch has.
+    Compact { name: DocumentName, by: Asked, precondition: Precondition, reply: Reply<u64> },
+    /// Answers whether the document was purged; one that was deleted after `before` is not.
+    Purge { document: DocumentId, by: Asked, before: Option<Timestamp>, reply: Reply<bool> },
+    /// Drops what is left of a purged document; answers whether it was.
+    Empty { document: DocumentId, reply: Reply<bool> },
+    /// Looks again for late changes of a closed document.
+    CarryOver { id: DocumentId, reply: Reply<()> },
 }

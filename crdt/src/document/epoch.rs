@@ -152,10 +152,7 @@ impl Document {
         let mut before: Vec<ChangeHash> = Vec::new();
         for head in self.doc.get_heads() {
             let meta = self.doc.get_change_meta_by_hash(&head)?;
-            let deletes = meta
-                .message
-                .as_deref()
-                .is_some_and(|text| message::is_delete(text) || message::is_policy_delete(text));
+            let deletes = meta.message.as_deref().is_some_and(message::is_delete);
             match deletes {
                 true => before.extend(meta.deps.iter().map(|dep| ChangeHash(dep.0))),
                 false => before.push(ChangeHash(head.0)),

@@ -15,12 +15,43 @@ use bytes::Bytes;
 use tracing::{info, warn};
 
 use super::super::loaded::{Loaded, Outcome, Scene, damaged};
-use super::super::owner::{Owner, Target};
-use super::super::request::Reply;
+use super::super::owner::{Owner, Target, answer};
+use super::super::request::{EpochRequest, Reply};
 use super::super::{Setting, admit, write};
+use super::closed;
 use crate::error::{Error, ErrorKind};
 
 impl Owner {
+    pub(in crate::document) fn serve_epoch(&mut self, request: EpochRequest) {
+        match request {
+            EpochRequest::Undelete { name, message, precondition, reply } => {
+                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
+                    closed::undelete(loaded, scene, message, &precondition)
+                };
+                self.step(Target::Newest(name), reply, step);
+            }
+            EpochRequest::Compact { name, by, precondition, reply } => {
+                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
+                    closed::compact(loaded, scene, by, &precondition)
+                };
+                self.step(Target::Newest(name), reply, step);
+            }
+            EpochRequest::Purge { document, by, before, reply } => {
+                let step = |loaded: &mut Loaded, scene: Scene<'_>| {
+                    closed::purge(loaded, scene, by, before)
+                };
+                self.step(Target::Id(document), reply, step);
+            }
+            EpochRequest::Empty { document, reply } => {
+                self.step(Target::Id(document), reply, closed::empty);
+            }
+            EpochRequest::CarryOver { id, reply } => {
+                self.carry_again(id);
+                answer(reply, Ok(((), self.durable())));
+            }
+        }
+    }
+
     /// Returns the id under which a name is written now.
     pub(in crate::document) fn newest(&self, name: &DocumentName) -> DocumentId {
         let mut id = DocumentId::from(name);

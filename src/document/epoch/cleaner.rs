@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use super::passage::Passage;
-use crate::document::request::Request;
+use crate::document::request::{EpochRequest, Request};
 use crate::document::{Documents, listing};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Closed, Commit, Row};
@@ -92,8 +92,10 @@ impl Cleaner {
         self.members = members;
         self.next_look = now + LOOK_PERIOD;
         for id in self.closed(|closed| closed.late > 0).await? {
-            let ((), _) =
-                self.documents.ask_patiently(id, |reply| Request::CarryOver { id, reply }).await?;
+            let ((), _) = self
+                .documents
+                .ask_patiently(id, |reply| Request::Epoch(EpochRequest::CarryOver { id, reply }))
+                .await?;
         }
         Ok(())
     }
@@ -141,7 +143,14 @@ impl Cleaner {
         let before = Some(Timestamp(now.0.saturating_sub(age)));
         let mut purged = 0_u32;
         for id in ids {
-            let ask = |reply| Request::Purge { document: id, by: (None, None), before, reply };
+            let ask = |reply| {
+                Request::Epoch(EpochRequest::Purge {
+                    document: id,
+                    by: (None, None),
+                    before,
+                    reply,
+                })
+            };
             match self.documents.ask_patiently(id, ask).await {
                 Ok((done, _)) => purged += u32::from(done),
                 // It was written again meanwhile, or somebody has to decide about it first.
@@ -173,7 +182,7 @@ impl Cleaner {
         };
         let mut emptied = 0_u32;
         for id in ids {
-            let ask = |reply| Request::Empty { document: id, reply };
+            let ask = |reply| Request::Epoch(EpochRequest::Empty { document: id, reply });
             emptied += u32::from(self.documents.ask_patiently(id, ask).await?.0);
         }
         if emptied > 0 {

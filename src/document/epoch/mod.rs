@@ -33,7 +33,7 @@ use anabranch_crdt::message::{Act, Message};
 use tokio::sync::watch;
 
 use super::history::Replica;
-use super::request::Request;
+use super::request::{EpochRequest, Request};
 use super::{Document, Documents, Precondition, Written, settings, shutting_down, write};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{EpochCounts, SetAside};
@@ -42,7 +42,7 @@ use crate::replication::ClusterView;
 use passage::Passage;
 
 pub use cleaner::Cleaner;
-pub(super) use closed::{Sealed, compact, empty, purge, undelete, warn_aside};
+pub(super) use closed::{Sealed, warn_aside};
 
 /// What is known of the other regions, once something is; shared by everything that asks.
 #[derive(Clone, Default)]
@@ -160,7 +160,14 @@ impl Documents {
         settings::check_writable(&name.collection)?;
         let message = Message { act: Act::Undelete, author, note };
         let id = self.newest(&name);
-        let ask = |reply| Request::Undelete { name: name.clone(), message, precondition, reply };
+        let ask = |reply| {
+            Request::Epoch(EpochRequest::Undelete {
+                name: name.clone(),
+                message,
+                precondition,
+                reply,
+            })
+        };
         let ((document, created), position) =
             self.ask(id, ask).await.map_err(|error| self.or_purged(error, &name))?;
         Ok(Written { document, created, position })
@@ -193,11 +200,13 @@ impl Documents {
         }
         self.pass(limit).await?;
         let id = self.newest(&name);
-        let ask = |reply| Request::Compact {
-            name: name.clone(),
-            by: (author, note),
-            precondition,
-            reply,
+        let ask = |reply| {
+            Request::Epoch(EpochRequest::Compact {
+                name: name.clone(),
+                by: (author, note),
+                precondition,
+                reply,
+            })
         };
         let (changes, position) = self.ask(id, ask).await?;
         let document = self.read(&name).await?;
@@ -230,7 +239,14 @@ impl Documents {
             return Err(self.or_purged(write::not_found(), &name));
         }
         self.pass(limit).await?;
-        let ask = |reply| Request::Purge { document: id, by: (author, note), before: None, reply };
+        let ask = |reply| {
+            Request::Epoch(EpochRequest::Purge {
+                document: id,
+                by: (author, note),
+                before: None,
+                reply,
+            })
+        };
         let (_, position) =
             self.ask(id, ask).await.map_err(|error| self.or_purged(error, &name))?;
         Ok(Written { document: None, created: false, position })

@@ -88,23 +88,24 @@ mod tests {
         let own = vector(&[(1, 5), (2, 2)]);
         let mut passage = Passage::new(own.clone());
         let here = || region("eu", MemberState::Active, &[(1, 5), (2, 2)]);
-        let mut view = ClusterView::default();
-        view.regions = vec![here(), region("us", MemberState::Active, &[(1, 4), (2, 9)])];
-        assert_eq!(passage.look(&view, &own), names(&["us"]));
-        view.regions = vec![here(), region("us", MemberState::Forgotten, &[(1, 4)])];
-        assert_eq!(passage.look(&view, &own), Ok(()), "a forgotten region is not waited for");
+        let view = |regions| ClusterView { regions };
+        let both = view(vec![here(), region("us", MemberState::Active, &[(1, 4), (2, 9)])]);
+        assert_eq!(passage.look(&both, &own), names(&["us"]));
+        let left = view(vec![here(), region("us", MemberState::Forgotten, &[(1, 4)])]);
+        assert_eq!(passage.look(&left, &own), Ok(()), "a forgotten region is not waited for");
     }
 
     #[test]
     fn what_a_region_admitted_before_it_knew_has_to_be_here() {
         let own = vector(&[(1, 5)]);
         let mut passage = Passage::new(own.clone());
-        let mut view = ClusterView::default();
         let here = region("eu", MemberState::Active, &[(1, 5)]);
-        view.regions = vec![here.clone(), region("us", MemberState::Draining, &[(1, 5), (2, 3)])];
+        let us = region("us", MemberState::Draining, &[(1, 5), (2, 3)]);
+        let view = ClusterView { regions: vec![here.clone(), us] };
         assert_eq!(passage.look(&view, &own), names(&["us"]));
         // What it admits later it admits knowing of the target.
-        view.regions = vec![here, region("us", MemberState::Active, &[(1, 5), (2, 4)])];
+        let us = region("us", MemberState::Active, &[(1, 5), (2, 4)]);
+        let view = ClusterView { regions: vec![here, us] };
         assert_eq!(passage.look(&view, &vector(&[(1, 5), (2, 2)])), names(&["us"]));
         assert_eq!(passage.look(&view, &vector(&[(1, 5), (2, 3)])), Ok(()));
     }

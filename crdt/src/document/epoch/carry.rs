@@ -238,7 +238,7 @@ fn one_by_one(path: &Path, value: &Value, insert: bool, steps: &mut Vec<Edit>) {
     }
     if let Value::Array(elements) = value {
         for (index, element) in elements.iter().enumerate() {
-            one_by_one(&path.child(&index.to_string()), element, true, steps);
+            one_by_one(&path.child(index.to_string()), element, true, steps);
         }
     }
 }
