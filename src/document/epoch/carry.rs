@@ -271,7 +271,7 @@ fn tell(closed: &Loaded, made: u32, left: u32) {
 fn is_ours(setting: &Setting, closed: &Loaded, carried: &[Carried]) -> bool {
     let own = &setting.region;
     let members = setting.cluster.members();
-    let first = members.as_ref().is_some_and(|members| members.iter().min() == Some(own));
+    let first = members.as_ref().is_none_or(|members| members.first() == Some(own));
     carried.iter().filter(|one| matches!(one.became, Carrying::Made(_))).any(|one| {
         let leader = closed.document.admitted_by(one.late);
         let region = leader.and_then(|leader| setting.journal.region_of(leader));

@@ -405,6 +405,31 @@ async fn what_was_deleted_long_ago_is_purged_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_policy_decides_about_late_edits_as_if_they_had_been_in_time() {
+    for late_is_latest in [true, false] {
+        let (eu, us) = (Fixture::new("eu-west"), Fixture::new("us-east"));
+        eu.put("latest/a", json!({"v": 0, "w": 0})).await.unwrap();
+        exchange(&eu, &us).await;
+        let [first, second] = if late_is_latest { [&eu, &us] } else { [&us, &eu] };
+        first.patch("latest/a", json!({"v": "first"})).await.unwrap();
+        second.patch("latest/a", json!({"v": "second"})).await.unwrap();
+        eu.compact("latest/a").await.unwrap();
+        eu.patch("latest/a", json!({"w": 1})).await.unwrap();
+        for _ in 0..4 {
+            exchange(&eu, &us).await;
+            for node in [&eu, &us] {
+                node.documents.epochs(&at("latest/a")).await.unwrap();
+            }
+        }
+        let wanted = json!({"v": "second", "w": 1});
+        assert_eq!(eu.json("latest/a").await, wanted, "late is latest: {late_is_latest}");
+        assert_eq!(us.json("latest/a").await, wanted, "late is latest: {late_is_latest}");
+        let rows = eu.documents.conflicts(ConflictFilter { limit: 9, ..Default::default() }).await;
+        assert!(rows.unwrap().total > 0, "the value that lost is in the ledger");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_document_is_compacted_again_and_again() {
     let (eu, us) = (Fixture::new("eu-west"), Fixture::new("us-east"));
     eu.put("notes/a", json!({"v": 0})).await.unwrap();
