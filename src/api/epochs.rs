@@ -202,19 +202,15 @@ fn bad_epoch(detail: &str) -> Problem {
 
 /// Says where the region is that compacts.
 fn directed(state: &ApiState, error: crate::error::Error) -> Problem {
-    if error.code() != "other_leader" {
-        return Problem::from(error);
-    }
-    let message = error.to_string();
-    let named =
-        state.0.regions.iter().find(|region| message.contains(&format!("region {},", region.name)));
-    match named {
+    let elsewhere = error.code() == "other_leader";
+    let problem = Problem::from(error);
+    let leader = state.documents().compacting_region().filter(|_| elsewhere);
+    let found = leader.and_then(|leader| state.0.regions.iter().find(|one| one.name == leader));
+    match found {
         Some(region) => {
-            let detail = format!("{message} (http://{})", region.http);
-            let kind = crate::error::ErrorKind::Conflict;
-            Problem::from(crate::error::Error::new(kind, "other_leader", detail))
+            problem.with_member("leader", Value::from(format!("http://{}", region.http)))
         }
-        None => Problem::from(error),
+        None => problem,
     }
 }
 

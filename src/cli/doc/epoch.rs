@@ -1,5 +1,7 @@
 //! `anabranch doc undelete`, `compact`, `purge`, `epochs` and `quarantine`.
 
+use std::time::Duration;
+
 use anabranch_crdt::ids::DocumentName;
 use hyper::Method;
 use serde_json::{Map, Value};
@@ -8,7 +10,7 @@ use super::write::quoted;
 use super::{mention_conflicts, path_below, take_list};
 use crate::cli::Failure;
 use crate::cli::author::AuthorArgs;
-use crate::cli::http::{Call, Client, NodeArgs, Reply, target};
+use crate::cli::http::{Call, Client, NodeArgs, NodeUrl, Reply, target};
 use crate::cli::output::{Format, note, plural, print_json, print_table, printable, thousands};
 
 /// Brings a deleted document back as it was, by a new edit
@@ -204,7 +206,18 @@ async fn act(
     let call = Call::new(Method::POST, path_below(route, &args.name))
         .header("if-match", if_match.as_deref().map(quoted).as_deref())?
         .body("application/json", Value::Object(body).to_string());
-    let reply = Client::new(&args.node).send(args.author.or_account().sign(call)?).await?;
+    let call = args.author.or_account().sign(call)?;
+    // An answer takes as long as the node waits for other regions.
+    let waits = Duration::from_secs(wait.unwrap_or_default());
+    let node = NodeArgs { timeout: args.node.timeout.max(waits + ANSWER), ..args.node };
+    let reply = Client::new(&node).exchange(&call).await?;
+    let reply = match leader(&reply) {
+        Some(url) => {
+            note(format!("documents are compacted at {url}: asking there"));
+            Client::new(&NodeArgs { url, ..node }).send(call).await?
+        }
+        None => reply.success()?,
+    };
     let region = reply.header("region").unwrap_or("-");
     note(format!("{done} {} in {region}", printable(&args.name.to_string())));
     if args.output == Format::Json {
@@ -212,6 +225,13 @@ async fn act(
     }
     mention_conflicts(&reply, &args.name);
     Ok(())
+}
+
+/// The node that compacts, where another one was asked.
+fn leader(reply: &Reply) -> Option<NodeUrl> {
+    reply.problem_code().filter(|code| code == "other_leader")?;
+    let problem = reply.json().ok()?;
+    problem.get("leader")?.as_str()?.parse().ok()
 }
 
 fn answer(name: &DocumentName, done: &str, reply: &Reply) -> Value {
@@ -259,6 +279,9 @@ fn shown(object: &Value, name: &str) -> String {
         Some(other) => other.to_string(),
     }
 }
+
+/// How long an answer may take once nothing is waited for.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// What may become of a late change.
 const BECAME: [&str; 5] = ["merged", "waiting", "nothing", "unplaced", "purged"];

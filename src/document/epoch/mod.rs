@@ -332,6 +332,13 @@ impl Documents {
         Ok(id)
     }
 
+    /// Returns the region that compacts documents, the first by name of those that count, as far as
+    /// the others are known.
+    #[must_use]
+    pub fn compacting_region(&self) -> Option<RegionName> {
+        self.setting.cluster.members()?.into_iter().next()
+    }
+
     /// Lists entries that were set aside, after one.
     ///
     /// # Errors
@@ -373,9 +380,8 @@ impl Documents {
 
     /// Refuses to close documents where another region does it.
     fn check_leader(&self) -> Result<(), Error> {
-        let members = self.setting.cluster.members();
-        match members.as_ref().and_then(BTreeSet::first) {
-            Some(first) if *first != self.setting.region => {
+        match self.compacting_region() {
+            Some(first) if first != self.setting.region => {
                 let message = format!(
                     "documents are compacted in region {first}, the first by name of those that \
                      count, so that no two regions do it at once: ask there"
