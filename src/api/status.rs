@@ -70,6 +70,7 @@ pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
         ("clock_skew_ms", millis(limits.clock_skew)),
         ("conflict_age_ms", millis(limits.conflict_age)),
         ("conflict_rows", limits.conflict_rows),
+        ("purge_age_ms", millis(limits.purge_age)),
         ("collection_bytes", bytes(MAX_COLLECTION_BYTES)),
         ("connections", bytes(serve::MAX_CONNECTIONS)),
         ("document_bytes", bytes(limits.document_bytes)),

@@ -108,6 +108,13 @@ impl Owner {
         self.look_at(id, reply, bundle);
     }
 
+    pub(super) fn tell_heads(&mut self, id: DocumentId, reply: Reply<Vec<ChangeHash>>) {
+        self.look_at(id, reply, |loaded| {
+            let tombstone = loaded.tombstone();
+            tombstone.as_ref().unwrap_or(&loaded.document).heads()
+        });
+    }
+
     /// Answers from a document that is up to date. One that was not in memory is not kept there,
     /// because whoever goes through all documents would drive out those that are in use.
     pub(super) fn look_at<T: Send + 'static>(

@@ -143,18 +143,10 @@ impl Owner {
                 self.step(target, reply, |loaded, scene| loaded.seed(change, scene));
             }
             Request::Export { id, have, reply } => self.export(id, &have, reply),
-            Request::Heads { id, reply } => {
-                self.look_at(id, reply, |loaded| {
-                    let tombstone = loaded.tombstone();
-                    tombstone.as_ref().unwrap_or(&loaded.document).heads()
-                });
-            }
+            Request::Heads { id, reply } => self.tell_heads(id, reply),
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
-                let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
-                // Commits reach the disk in order, so an empty one answers for all before it.
-                let origin = self.setting.journal.origin();
-                self.submit(Outcome::default(), origin, reply, decided);
+                self.redecide_all(documents, reach, reply);
             }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
@@ -226,6 +218,13 @@ impl Owner {
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
         }
+    }
+
+    fn redecide_all(&mut self, documents: Vec<DocumentId>, reach: Reach, reply: Reply<Redecided>) {
+        let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
+        // Commits reach the disk in order, so an empty one answers for all before it.
+        let origin = self.setting.journal.origin();
+        self.submit(Outcome::default(), origin, reply, decided);
     }
 
     /// Decides a document by the settings that hold now. One that cannot be loaded is left behind.
