@@ -23,8 +23,8 @@ use uuid::Uuid;
 use crate::api::{self, ApiState, Sources};
 use crate::consistency::Consistency;
 use crate::document::{
-    Closed, Collections, Documents, Door, Doorbell, NodeClock, OwnerQueues, Owners, Redecider,
-    Retention, Seeded, Setting, Trimmer, WallClock, owner_queues,
+    Cleaner, Closed, Cluster, Collections, Documents, Door, Doorbell, NodeClock, OwnerQueues,
+    Owners, Redecider, Retention, Seeded, Setting, Trimmer, WallClock, owner_queues,
 };
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Journal, JournalOptions, OpenError, Start};
@@ -180,6 +180,7 @@ impl NodeBuilder {
             journal: journal.clone(),
             clock: clock.clone(),
             door: door.clone(),
+            cluster: Cluster::default(),
         };
         Documents::start(setting, queues)
     }
@@ -380,6 +381,8 @@ impl Node {
         let members = handle.members();
         let peers = move || members.borrow().others().count();
         chores.spawn(Trimmer::new(documents.clone(), handle.cluster()).run().in_current_span());
+        documents.follow_cluster(handle.cluster());
+        chores.spawn(Cleaner::new(documents.clone(), handle.cluster()).run().in_current_span());
         chores.spawn(Retention::new(documents, peers).run().in_current_span());
         info!(%http, %quic, origin = %parts.storage.journal.origin(), "serving");
         Ok(Self { http, quic, parts, handle, edge, chores, edge_stop })

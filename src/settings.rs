@@ -115,6 +115,8 @@ pub struct Limits {
     pub clock_skew: Duration,
     /// How long a settled conflict stays in the ledger; an open one stays. Default 90 days.
     pub conflict_age: Duration,
+    /// How long after its delete a document is purged; 0 for never, which is the default.
+    pub purge_age: Duration,
     /// Settled conflicts in the ledger; the oldest of more are dropped. Default 1,000,000.
     pub conflict_rows: u64,
     /// Time between two comparisons of this node's documents with those of a region; zero for
@@ -177,6 +179,7 @@ impl Default for Limits {
             settle_within: Duration::from_secs(2),
             clock_skew: Duration::from_secs(1),
             conflict_age: Duration::from_secs(90 * 24 * 3_600),
+            purge_age: Duration::ZERO,
             conflict_rows: 1_000_000,
             verify_interval: Duration::from_secs(3_600),
             verify_rate: 10_000,

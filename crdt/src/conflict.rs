@@ -243,7 +243,15 @@ impl Conflict {
                 Act::Resolve(_) => format!("resolved{who}"),
                 Act::Reopen(_) => format!("reopened{who}: someone has to decide"),
                 Act::Undo(_) => format!("the resolution was undone{who}: someone has to decide"),
-                Act::Write | Act::Delete | Act::Revert | Act::Policy => {
+                Act::Write
+                | Act::Delete
+                | Act::Revert
+                | Act::Undelete
+                | Act::Compact
+                | Act::Purge
+                | Act::Open
+                | Act::Late
+                | Act::Policy => {
                     format!("a later write{who} superseded every candidate")
                 }
             };

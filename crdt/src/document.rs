@@ -15,6 +15,7 @@
 mod admissions;
 mod bundle;
 mod collisions;
+mod epoch;
 mod history;
 mod ledger;
 mod merge;
@@ -45,6 +46,7 @@ use crate::policy::Policies;
 
 use admissions::Admissions;
 pub use collisions::{Applied, Collisions};
+pub use epoch::{Carried, Carrying, Closing, ClosingKind, OpeningError, closes};
 pub use history::{
     Blamed, Difference, HistoryCursor, HistoryPage, MAX_PATHS, Recorded, differences,
 };
@@ -263,6 +265,7 @@ pub fn inspect(bytes: &Bytes) -> Result<ChangeSummary, ApplyError> {
         first: change.deps().is_empty(),
         message: Message::read(change.message()),
         operations: change.len(),
+        deps: change.deps().iter().map(|dep| ChangeHash(dep.0)).collect(),
     })
 }
 
@@ -281,6 +284,8 @@ pub struct ChangeSummary {
     pub message: Message,
     /// How many operations it holds.
     pub operations: usize,
+    /// The changes that it follows.
+    pub deps: Vec<ChangeHash>,
 }
 
 fn parse(bytes: &Bytes) -> Result<automerge::Change, ApplyError> {

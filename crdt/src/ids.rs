@@ -163,6 +163,24 @@ impl DocumentId {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
+
+    /// Returns the id of the epoch that follows this one.
+    ///
+    /// It begins with the same four bytes ([`DocumentId::family`]), so that whoever divides
+    /// documents among several workers gives all epochs of one to the same.
+    #[must_use]
+    pub fn next_epoch(self) -> Self {
+        let mut bytes = *Uuid::new_v5(&EPOCH_NAMESPACE, self.as_bytes()).as_bytes();
+        bytes.iter_mut().zip(self.family()).for_each(|(to, from)| *to = from);
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Returns the bytes that the ids of all epochs of a document have in common.
+    #[must_use]
+    pub fn family(&self) -> [u8; 4] {
+        let [a, b, c, d, ..] = *self.as_bytes();
+        [a, b, c, d]
+    }
 }
 
 impl From<&DocumentName> for DocumentId {
@@ -409,6 +427,11 @@ const NAMESPACE: Uuid = Uuid::from_bytes([
     0x5a, 0x1d, 0x0e, 0x6c, 0x94, 0x3b, 0x4f, 0x52, 0x9c, 0x77, 0x2e, 0x61, 0xa8, 0x0b, 0xd3, 0x4e,
 ]);
 
+/// The UUID namespace of later epochs; it never changes, because document ids follow from it.
+const EPOCH_NAMESPACE: Uuid = Uuid::from_bytes([
+    0xd7, 0x42, 0x91, 0x3e, 0x08, 0xc5, 0x4b, 0x6f, 0xa3, 0x1c, 0x5e, 0xf0, 0x27, 0x8d, 0x64, 0xb9,
+]);
+
 /// The UUID namespace of regions; it never changes, because the origins of leaders follow from it.
 const REGION_NAMESPACE: Uuid = Uuid::from_bytes([
     0xb3, 0x6a, 0x02, 0xd8, 0x4c, 0x11, 0x47, 0x9e, 0x8d, 0x05, 0x71, 0xf4, 0x1c, 0x9b, 0xe0, 0x38,
@@ -470,6 +493,10 @@ mod tests {
         let id = |text: &str| DocumentId::from(&text.parse().unwrap()).to_string();
         assert_eq!(id("users/ada"), "c542f901-e333-52b5-a06e-8539ee270810");
         assert_ne!(id("users/ada"), id("users/ada "));
+        let first = DocumentId::from(&"users/ada".parse().unwrap());
+        let second = first.next_epoch();
+        assert_eq!(second.family(), first.family());
+        assert!(second != first && second.next_epoch() != first);
         assert_ne!(id("a/b/c"), id("a.b/c"));
     }
 

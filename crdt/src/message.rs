@@ -29,6 +29,17 @@ pub enum Act {
     Undo(ConflictId),
     /// The document is as it was at an earlier point.
     Revert,
+    /// The document is as it was before it was deleted.
+    Undelete,
+    /// The document goes on in its next epoch, where its history starts anew.
+    Compact,
+    /// The deleted document is gone for good; whatever is written under its name later starts a
+    /// new one.
+    Purge,
+    /// The first change of an epoch; it holds what showed when the epoch before was closed.
+    Open,
+    /// What a change did that came to an epoch after it was closed, done in the next one.
+    Late,
     /// What a policy calls for; every leader makes the same change.
     Policy,
 }
@@ -45,6 +56,11 @@ impl Act {
             | Self::Reopen(_)
             | Self::Undo(_)
             | Self::Revert
+            | Self::Undelete
+            | Self::Compact
+            | Self::Purge
+            | Self::Open
+            | Self::Late
             | Self::Policy => None,
         }
     }
@@ -56,6 +72,11 @@ impl Act {
             ("write", None) => Self::Write,
             ("delete", None) => Self::Delete,
             ("revert", None) => Self::Revert,
+            ("undelete", None) => Self::Undelete,
+            ("compact", None) => Self::Compact,
+            ("purge", None) => Self::Purge,
+            ("open", None) => Self::Open,
+            ("late", None) => Self::Late,
             ("policy", None) => Self::Policy,
             ("resolve", Some(id)) => Self::Resolve(id),
             ("dismiss", Some(id)) => Self::Dismiss(id),
@@ -70,7 +91,15 @@ impl Act {
     pub fn conflict(&self) -> Option<ConflictId> {
         match self {
             Self::Resolve(id) | Self::Dismiss(id) | Self::Reopen(id) | Self::Undo(id) => Some(*id),
-            Self::Write | Self::Delete | Self::Revert | Self::Policy => None,
+            Self::Write
+            | Self::Delete
+            | Self::Revert
+            | Self::Undelete
+            | Self::Compact
+            | Self::Purge
+            | Self::Open
+            | Self::Late
+            | Self::Policy => None,
         }
     }
 }
@@ -85,6 +114,11 @@ impl fmt::Display for Act {
             Self::Reopen(_) => "reopen",
             Self::Undo(_) => "undo",
             Self::Revert => "revert",
+            Self::Undelete => "undelete",
+            Self::Compact => "compact",
+            Self::Purge => "purge",
+            Self::Open => "open",
+            Self::Late => "late",
             Self::Policy => "policy",
         })
     }
@@ -124,6 +158,11 @@ impl Message {
             | Act::Reopen(_)
             | Act::Undo(_)
             | Act::Revert
+            | Act::Undelete
+            | Act::Compact
+            | Act::Purge
+            | Act::Open
+            | Act::Late
             | Act::Policy => self.stored(true),
         }
     }
@@ -157,6 +196,14 @@ pub(crate) fn is_delete(text: &str) -> bool {
     let act = text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('"'));
     act.and_then(|act| act.split_once('"'))
         .is_some_and(|(act, rest)| act == "delete" || rest.starts_with(",\"deletes\":true"))
+}
+
+/// Tells whether a message says that its change closes an epoch, without reading all of it.
+pub(crate) fn is_closing(text: &str) -> bool {
+    ["compact", "purge"].iter().any(|act| {
+        let rest = text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('"'));
+        rest.and_then(|rest| rest.strip_prefix(act)).is_some_and(|rest| rest.starts_with('"'))
+    })
 }
 
 /// Tells whether a message says that its change was called for by a policy.
@@ -199,7 +246,7 @@ mod tests {
 
     fn act() -> impl Strategy<Value = Act> {
         let id = any::<[u8; 16]>().prop_map(ConflictId);
-        (0..8, id).prop_map(|(which, id)| match which {
+        (0..13, id).prop_map(|(which, id)| match which {
             0 => Act::Write,
             1 => Act::Delete,
             2 => Act::Resolve(id),
@@ -207,6 +254,11 @@ mod tests {
             4 => Act::Reopen(id),
             5 => Act::Undo(id),
             6 => Act::Revert,
+            7 => Act::Undelete,
+            8 => Act::Compact,
+            9 => Act::Purge,
+            10 => Act::Open,
+            11 => Act::Late,
             _ => Act::Policy,
         })
     }

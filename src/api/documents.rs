@@ -18,7 +18,7 @@ use super::precondition::{self, Conditions, Verdict};
 use super::request::{
     Query, author, bad_query, document_name, is_media_type, no_query, prefers_minimal,
 };
-use super::{Answer, ApiState, body, history, reply, session};
+use super::{Answer, ApiState, body, epochs, history, reply, session};
 
 /// The media type of a document.
 pub(super) const JSON: &str = "application/json";
@@ -37,9 +37,15 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// `GET` and `HEAD`.
 pub(super) async fn read(state: ApiState, request: Request) -> Answer {
     let (parts, _) = request.into_parts();
-    let query = Query::parse(parts.uri.query(), &["at", "conflicts"])?;
+    let query = Query::parse(parts.uri.query(), &["at", "conflicts", "epoch"])?;
     let name = document_name(parts.uri.path())?;
     let with_conflicts = query.switch("conflicts")?;
+    if let Some(epoch) = query.parsed::<u32>("epoch")? {
+        if with_conflicts || query.text("at").is_some() {
+            return Err(bad_query("'epoch' stands alone: an epoch shows what it showed last"));
+        }
+        return epochs::read(&state, &parts, &name, epoch).await;
+    }
     if let Some(at) = query.text("at") {
         if with_conflicts {
             return Err(bad_query("conflicts are those of now: ask for 'at' or for 'conflicts'"));

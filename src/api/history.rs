@@ -94,13 +94,14 @@ pub(super) async fn with_conflicts(
 pub(super) async fn list(state: ApiState, request: Request) -> Answer {
     let (parts, _) = request.into_parts();
     let name = document_below(HISTORY, parts.uri.path())?;
-    let query = Query::parse(parts.uri.query(), &["limit", "cursor", "path"])?;
+    let query = Query::parse(parts.uri.query(), &["limit", "cursor", "path", "epoch"])?;
     let limit = query.number("limit", 1..=PAGE_CHANGES, PAGE_DEFAULT)?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let cursor = query.parsed::<HistoryCursor>("cursor")?;
     let within = query.parsed::<Path>("path")?;
+    let epoch = query.parsed::<u32>("epoch")?;
     session::catch_up(&state, &parts.headers).await?;
-    let page = state.documents().history(&name, within, cursor, limit).await?;
+    let page = state.documents().history(&name, epoch, within, cursor, limit).await?;
     Ok(answer(
         &state,
         &HistoryJson {

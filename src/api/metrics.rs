@@ -14,6 +14,7 @@ use axum::response::Response;
 
 use crate::consistency::Lag;
 use crate::document::{ClockStatus, JournalFigures, OriginStatus};
+use crate::journal::EpochCounts;
 use crate::replication::reconcile::{ReconcileStatus, Totals};
 use crate::replication::{EntryBytes, PeerStatus};
 
@@ -33,6 +34,7 @@ pub(super) async fn metrics(state: ApiState, request: Request) -> Answer {
         ailing: [state.documents().damaged().len(), state.documents().quarantined().len()],
         peers: &peers,
         replicas: &state.0.sources.replicas.status(),
+        epochs: state.documents().epoch_counts()?,
     };
     let mut response = Response::new(Body::from(figures.expose()));
     response.headers_mut().insert(CONTENT_TYPE, TEXT);
@@ -50,6 +52,7 @@ struct Figures<'a> {
     ailing: [usize; 2],
     peers: &'a [PeerStatus],
     replicas: &'a ReconcileStatus,
+    epochs: EpochCounts,
 }
 
 /// What requests asked of other regions, and whether they got it.
@@ -89,6 +92,7 @@ impl Figures<'_> {
         self.expose_replicas(&mut text);
         self.expose_journal(&mut text);
         self.expose_links(&mut text);
+        self.expose_epochs(&mut text);
         text.family("anabranch_build_info", "gauge", "The release of this node; always 1.");
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("region", self.region)];
         text.sample("anabranch_build_info", &labels, 1);
@@ -315,6 +319,28 @@ impl Figures<'_> {
         }
     }
 
+    fn expose_epochs(&self, text: &mut Exposition) {
+        let EpochCounts { compacted, purged, emptied, late, set_aside } = self.epochs;
+        let name = "anabranch_epochs_closed";
+        text.family(name, "gauge", "Epochs of documents that are closed, by how.");
+        for (kind, count) in [("compact", compacted), ("purge", purged)] {
+            text.sample(name, &[("kind", kind)], count);
+        }
+        let name = "anabranch_purged_documents_dropped";
+        text.family(name, "gauge", "Purged documents of which only the purge itself is left.");
+        text.sample(name, &[], emptied);
+        let name = "anabranch_late_changes_left";
+        text.family(name, "gauge", "Changes that came for a closed epoch and are merged nowhere.");
+        text.sample(name, &[], late);
+        let name = "anabranch_quarantined_entries";
+        text.family(
+            name,
+            "gauge",
+            "Entries that were set aside, because their document is purged.",
+        );
+        text.sample(name, &[], set_aside);
+    }
+
     /// Adds a gauge with one sample for each peer that has it.
     fn per_peer<T: Display>(
         &self,
@@ -428,6 +454,7 @@ mod tests {
             clamped: 7,
             warnings: [(peer.region.clone(), 4)].into(),
         };
+        let epochs = EpochCounts { compacted: 3, purged: 5, emptied: 4, late: 2, set_aside: 1 };
         let consistency = Concerns {
             writes_met: 5,
             writes_unmet: 1,
@@ -443,8 +470,17 @@ mod tests {
         let (ailing, peers) = ([15, 16], &[peer, silent]);
         let region = "eu-west";
         let journal = JOURNAL;
-        let figures =
-            Figures { region, clock, origin, consistency, journal, ailing, peers, replicas };
+        let figures = Figures {
+            region,
+            clock,
+            origin,
+            consistency,
+            journal,
+            ailing,
+            peers,
+            replicas,
+            epochs,
+        };
         let text = figures.expose();
         let samples = text.lines().filter(|line| !line.starts_with('#'));
         let samples = samples.filter(|line| !line.starts_with("anabranch_link_"));
@@ -490,6 +526,11 @@ mod tests {
             "anabranch_journal_regions_left_behind_total 14",
             "anabranch_journal_damaged_documents 15",
             "anabranch_journal_quarantined_entries 16",
+            "anabranch_epochs_closed{kind=\"compact\"} 3",
+            "anabranch_epochs_closed{kind=\"purge\"} 5",
+            "anabranch_purged_documents_dropped 4",
+            "anabranch_late_changes_left 2",
+            "anabranch_quarantined_entries 1",
             &build,
         ];
         assert_eq!(samples, expected);
@@ -532,6 +573,7 @@ mod tests {
             ailing: [0, 0],
             peers: &[peer],
             replicas: &ReconcileStatus::default(),
+            epochs: EpochCounts::default(),
         };
         let text = figures.expose();
         let samples: Vec<&str> =

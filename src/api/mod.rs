@@ -14,6 +14,7 @@ mod collections;
 mod conflicts;
 mod consistency;
 mod documents;
+mod epochs;
 mod error;
 mod history;
 mod ledger;
@@ -238,6 +239,11 @@ fn routes() -> Routes {
         .below(DIFF, MethodFilter::GET, Method::GET, history::diff)
         .below(BLAME, MethodFilter::GET, Method::GET, history::blame)
         .below(REVERT, MethodFilter::POST, Method::POST, history::revert)
+        .below(UNDELETE, MethodFilter::POST, Method::POST, epochs::undelete)
+        .below(COMPACT, MethodFilter::POST, Method::POST, epochs::compact)
+        .below(PURGE, MethodFilter::POST, Method::POST, epochs::purge)
+        .below(EPOCHS, MethodFilter::GET, Method::GET, epochs::list)
+        .get("/v1/quarantine", epochs::quarantine)
         .get("/v1/changes", changes::follow)
         .get("/v1/conflicts", conflicts::list)
         .get("/v1/conflicts/stats", ledger::stats)
@@ -282,6 +288,10 @@ const HISTORY: &str = "/v1/history/{collection}/{key}";
 const DIFF: &str = "/v1/diff/{collection}/{key}";
 const BLAME: &str = "/v1/blame/{collection}/{key}";
 const SYNC: &str = "/v1/sync/{collection}/{key}";
+const UNDELETE: &str = "/v1/undelete/{collection}/{key}";
+const COMPACT: &str = "/v1/compact/{collection}/{key}";
+const PURGE: &str = "/v1/purge/{collection}/{key}";
+const EPOCHS: &str = "/v1/epochs/{collection}/{key}";
 const REVERT: &str = "/v1/revert/{collection}/{key}";
 
 type Answer = Result<Response, Problem>;

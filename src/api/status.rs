@@ -84,6 +84,7 @@ pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
         ("concern_wait_ms", millis(limits.concern_wait)),
         ("conflict_age_ms", millis(limits.conflict_age)),
         ("conflict_rows", limits.conflict_rows),
+        ("purge_age_ms", millis(limits.purge_age)),
         ("collection_bytes", bytes(MAX_COLLECTION_BYTES)),
         ("connections", bytes(serve::MAX_CONNECTIONS)),
         ("document_bytes", bytes(limits.document_bytes)),

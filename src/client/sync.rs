@@ -397,7 +397,7 @@ async fn receive_one(
             batch.refused.push((name, refusal));
             return Ok(());
         }
-        let Reply::Changes { changes, more, vector, .. } = reply else {
+        let Reply::Changes { document, changes, more, vector, .. } = reply else {
             return Err(unexpected(reply));
         };
         batch.bytes += changes.iter().map(Bytes::len).sum::<usize>();
@@ -405,7 +405,7 @@ async fn receive_one(
         // A change keeps its whole frame alive, so it is copied.
         all.extend(changes.iter().map(|change| Bytes::copy_from_slice(change)));
         if !more {
-            batch.pulled.push(Pulled { name, changes: all });
+            batch.pulled.push(Pulled { name, document, changes: all });
             return Ok(());
         }
     }

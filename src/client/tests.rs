@@ -1,5 +1,7 @@
 //! Clients and real nodes, over real QUIC.
 
+mod epochs;
+
 use anabranch_crdt::edit::Edit;
 use anabranch_crdt::ids::RegionName;
 use serde_json::json;

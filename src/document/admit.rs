@@ -59,8 +59,10 @@ fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
         let message = format!("a change has at most {MAX_CHANGE_OPERATIONS} operations");
         return Err(Error::new(ErrorKind::TooLarge, "change_too_large", message));
     }
-    if summary.message.act == Act::Policy {
-        let message = "only leaders make the changes that a policy calls for";
+    let of_leaders = [Act::Policy, Act::Compact, Act::Purge, Act::Open, Act::Late];
+    if of_leaders.contains(&summary.message.act) {
+        let message = "only leaders make the changes that a policy calls for, and those that close \
+                       and open epochs";
         return Err(Error::new(ErrorKind::Invalid, "change_refused", message));
     }
     let leader = |origin| scene.journal.region_of(origin).is_some();

@@ -104,9 +104,7 @@ impl Owner {
     pub(super) fn serve_whole(&mut self, request: Whole) {
         match request {
             Whole::Export { id, have, reply } => self.export(id, &have, reply),
-            Whole::Heads { id, reply } => {
-                self.look_at(id, reply, |loaded| loaded.document.heads());
-            }
+            Whole::Heads { id, reply } => self.tell_heads(id, reply),
             Whole::Save { id, reply } => self.save(id, reply),
             Whole::Adopt { bundles, reply } => self.adopt(&bundles, reply),
         }
@@ -115,9 +113,18 @@ impl Owner {
     fn export(&mut self, id: DocumentId, have: &[ChangeHash], reply: Reply<Bundle>) {
         let bytes = self.setting.limits.frame_bytes / 2;
         let bundle = |loaded: &Loaded| {
-            loaded.document.bundle(id, loaded.name.clone(), Vec::new(), have, bytes)
+            let tombstone = loaded.tombstone();
+            let document = tombstone.as_ref().unwrap_or(&loaded.document);
+            document.bundle(id, loaded.name.clone(), Vec::new(), have, bytes)
         };
         self.look_at(id, reply, bundle);
+    }
+
+    fn tell_heads(&mut self, id: DocumentId, reply: Reply<Vec<ChangeHash>>) {
+        self.look_at(id, reply, |loaded| {
+            let tombstone = loaded.tombstone();
+            tombstone.as_ref().unwrap_or(&loaded.document).heads()
+        });
     }
 
     /// Answers from a document that is up to date. One that was not in memory is not kept there,
@@ -181,6 +188,13 @@ impl Owner {
             }
             Err(error) => return refused(error.to_string()),
         }
+        if loaded.tombstone().is_some() && !Loaded::is_purged_by(bundle) {
+            // What is purged here is not so there yet, and does not come back by that.
+            if held {
+                self.keep(loaded);
+            }
+            return (Adopted::Whole, outcome);
+        }
         let setting = Arc::clone(&self.setting);
         let policies = setting.policies(loaded.name.as_ref());
         let took = setting.scene(&policies, origin, |scene| loaded.take_in(bundle, scene));
@@ -197,9 +211,10 @@ impl Owner {
             Err(reason) => return refused(reason),
         }
         let adopted = self.adopted(&loaded, bundle, &mut outcome);
-        if held {
-            self.keep(loaded);
-        }
+        let kept = self.carry_over(loaded, &mut outcome, origin);
+        kept.into_iter()
+            .filter(|loaded| held || loaded.id != id)
+            .for_each(|loaded| self.keep(loaded));
         (adopted, outcome)
     }
 
@@ -271,6 +286,7 @@ impl Loaded {
         if self.document.digest() == before && !collisions.readmits() {
             return Ok(outcome);
         }
+        self.seal_by(bundle.changes.iter().map(|change| &change.change));
         let judged = self.judge(&collisions, scene, &mut outcome);
         judged.map_err(|error| error.to_string())?;
         self.show(scene, &mut outcome);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anabranch_crdt::ids::{AuthorName, CollectionName, DocumentId};
+use anabranch_crdt::ids::{AuthorName, CollectionName};
 use anabranch_crdt::policy::Policies;
 use futures::future::try_join_all;
 use serde_json::Value;
@@ -149,7 +149,7 @@ impl Documents {
     async fn seed_one(&self, collection: &CollectionName, file: &Policies) -> Result<(), Error> {
         let name = settings::document_of(collection)?;
         let change = settings::seed(file)?;
-        let id = DocumentId::from(&name);
+        let id = self.newest(&name);
         let (seeded, _) = self.ask(id, |reply| Request::Seed { name, change, reply }).await?;
         let version = self.setting.collections.of(Some(collection)).version();
         if !seeded && version != file.version() {

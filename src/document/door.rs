@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::request::Request;
+use super::request::{EpochRequest, Request};
 use crate::error::{Error, ErrorKind};
 
 /// Whether this node takes writes; clones share the door.
@@ -51,8 +51,19 @@ fn is_write(request: &Request) -> bool {
         | Request::Settle { .. }
         | Request::SettleAll { .. }
         | Request::Admit { .. }
-        | Request::Revert { .. } => true,
-        Request::Read { .. }
+        | Request::Revert { .. }
+        | Request::Epoch(
+            EpochRequest::Undelete { .. }
+            | EpochRequest::Compact { .. }
+            | EpochRequest::Purge { before: None, .. },
+        ) => true,
+        // What has to be cleaned up is no wish of anybody.
+        Request::Epoch(
+            EpochRequest::Purge { .. }
+            | EpochRequest::Empty { .. }
+            | EpochRequest::CarryOver { .. },
+        )
+        | Request::Read { .. }
         | Request::ChangesSince { .. }
         | Request::Replica { .. }
         | Request::Forget { .. }

@@ -13,6 +13,7 @@ use anabranch_crdt::json;
 use anabranch_crdt::message::{Act, Message};
 use anabranch_crdt::policy::Policies;
 
+use super::epoch::Sealed;
 use super::loaded::{Loaded, Outcome, Scene};
 use super::request::Request;
 use super::{Digest, Document, Documents, Precondition, Written, shutting_down, write};
@@ -41,7 +42,8 @@ pub struct Comparison {
 /// A copy of a document, to ask about its past.
 #[derive(Debug)]
 pub(super) struct Replica {
-    document: Crdt,
+    pub(super) document: Crdt,
+    pub(super) sealed: Option<Sealed>,
     policies: Policies,
     conflicts: u32,
 }
@@ -50,6 +52,7 @@ impl Replica {
     pub(super) fn of(loaded: &Loaded, policies: &Policies) -> Self {
         Self {
             document: loaded.document.clone(),
+            sealed: loaded.closed.clone(),
             policies: policies.clone(),
             conflicts: loaded.row.conflicts,
         }
@@ -62,7 +65,7 @@ impl Replica {
         }
     }
 
-    fn at(&self, id: DocumentId, point: &Point) -> Result<Option<Document>, Error> {
+    pub(super) fn at(&self, id: DocumentId, point: &Point) -> Result<Option<Document>, Error> {
         let heads = self.heads(point)?;
         let value = self.document.value_at(&heads, &self.policies);
         Ok(value.map(|value| Document {
@@ -90,11 +93,12 @@ impl Documents {
     /// # Errors
     /// `NotFound`; `Invalid` with code `unknown_heads`; `Corrupt`, `Overloaded`, `Unavailable`.
     pub async fn at(&self, name: &DocumentName, point: Point) -> Result<Option<Document>, Error> {
-        let id = DocumentId::from(name);
-        self.of_past(name, move |replica| replica.at(id, &point)).await
+        let id = self.current(name).await?;
+        self.of_past(id, move |replica| replica.at(id, &point)).await
     }
 
-    /// Lists up to `limit` changes of a document, the newest first; under `within` only those that
+    /// Lists up to `limit` changes of an epoch of a document, the newest unless it is given, the
+    /// newest change first; under `within` only those that
     /// touched it, something in it, or something around it.
     ///
     /// # Errors
@@ -102,6 +106,7 @@ impl Documents {
     pub async fn history(
         &self,
         name: &DocumentName,
+        epoch: Option<u32>,
         within: Option<Path>,
         from: Option<HistoryCursor>,
         limit: usize,
@@ -113,7 +118,11 @@ impl Documents {
                 Error::new(ErrorKind::Invalid, "unknown_cursor", message)
             })
         };
-        self.of_past(name, list).await
+        let id = match epoch {
+            Some(epoch) => self.epoch_id(name, epoch)?,
+            None => self.current(name).await?,
+        };
+        self.of_past(id, list).await
     }
 
     /// Tells what differs between two points of a document; the second is now unless it is given.
@@ -126,7 +135,8 @@ impl Documents {
         from: Point,
         to: Option<Point>,
     ) -> Result<Comparison, Error> {
-        self.of_past(name, move |replica| replica.compare(&from, to.as_ref())).await
+        self.of_past(self.current(name).await?, move |replica| replica.compare(&from, to.as_ref()))
+            .await
     }
 
     /// Tells for everything that shows at `within`, or inside it, which change it is from.
@@ -142,7 +152,7 @@ impl Documents {
             true => Ok(replica.document.blame(&replica.policies, within.as_ref())),
             false => Err(write::not_found()),
         };
-        self.of_past(name, blame).await
+        self.of_past(self.current(name).await?, blame).await
     }
 
     /// Makes a document what it was at a point, by the fewest edits, as one ordinary change: what
@@ -163,10 +173,10 @@ impl Documents {
         precondition: Precondition,
     ) -> Result<Written, Error> {
         super::check_writable(&name.collection)?;
-        let heads = self.of_past(name, move |replica| replica.heads(&to)).await?;
+        let id = self.current(name).await?;
+        let heads = self.of_past(id, move |replica| replica.heads(&to)).await?;
         let message = Message { act: Act::Revert, author, note };
         let name = name.clone();
-        let id = DocumentId::from(&name);
         let ask = |reply| Request::Revert { name, heads, message, precondition, reply };
         let ((document, created), position) = self.ask_to_write(id, ask).await?;
         Ok(Written { document, created, position })
@@ -175,11 +185,10 @@ impl Documents {
     /// Answers a question about the past of a document that has a history.
     async fn of_past<T: Send + 'static>(
         &self,
-        name: &DocumentName,
+        id: DocumentId,
         answer: impl FnOnce(&Replica) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let held = self.past.clone().acquire_owned().await.map_err(|_| shutting_down())?;
-        let id = DocumentId::from(name);
         let (replica, _) = self.ask(id, |reply| Request::Replica { id, reply }).await?;
         if replica.document.changes() == 0 {
             return Err(write::not_found());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::document::Ledger;
-use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, RegionName};
+use anabranch_crdt::ids::{CollectionName, DocumentKey, Origin, RegionName};
 
 use super::loaded::damaged;
 use super::{ConflictFilter, ConflictPage, Document, Documents, NamedConflict, resolve};
@@ -95,7 +95,7 @@ impl Documents {
         };
         LedgerFilter {
             collection: filter.collection.clone(),
-            document: filter.document.as_ref().map(DocumentId::from),
+            documents: filter.document.as_ref().map(|name| self.epoch_ids(name)),
             path: filter.path.clone().filter(|path| !path.is_root()),
             kind: filter.kind,
             state: filter.state,
@@ -107,7 +107,7 @@ impl Documents {
 
     /// Has entries of other regions applied that wait for it, so that a listing shows what a read
     /// would. While a region catches up there are too many, and listings lag behind reads.
-    async fn apply_pending(&self) -> Result<(), Error> {
+    pub(super) async fn apply_pending(&self) -> Result<(), Error> {
         for document in self.setting.journal.pending(None, SETTLED_AT_ONCE)? {
             self.read_id(document).await?;
         }

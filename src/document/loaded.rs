@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anabranch_crdt::conflict::{Conflict, ConflictId};
 use anabranch_crdt::document::{
-    Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
+    Admitted, ApplyError, Author, Change, ClosingKind, Collisions, Document, Ledger,
 };
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, Timestamp};
@@ -16,10 +16,11 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::clock::NodeClock;
+use super::epoch::{Sealed, warn_aside};
 use super::redecide::{Reach, Redecided};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{
-    ConflictSummary, DocumentRow, Draft, Journal, LedgerRow, ReadError, Row, Salvaged,
+    ConflictSummary, DocumentRow, Draft, EpochRow, Journal, LedgerRow, ReadError, Row, Salvaged,
     StoredDocument,
 };
 use crate::settings::Limits;
@@ -41,6 +42,10 @@ pub(super) struct Loaded {
     pub(super) quarantined: BTreeMap<Dot, String>,
     /// Changes that were added since the last snapshot.
     pub(super) unsaved_changes: usize,
+    /// What closed the document, if it is closed.
+    pub(super) closed: Option<Sealed>,
+    /// The first change of the next epoch, until that is carried over.
+    pub(super) opening: Option<Change>,
 }
 
 /// What a decision depends on besides the document.
@@ -80,10 +85,18 @@ impl Outcome {
     pub(super) fn documents(&self) -> Vec<DocumentId> {
         let drafts = self.drafts.iter().map(|draft| draft.document);
         let rows = self.rows.iter().filter_map(|row| match row {
-            Row::Document(id, _) | Row::Applied(id, _) | Row::Snapshot { document: id, .. } => {
-                Some(*id)
-            }
-            Row::Reached(..) | Row::Conflict(..) | Row::Redecided(..) | Row::Members(_) => None,
+            Row::Document(id, _)
+            | Row::Archived(id, _)
+            | Row::Epoch(id, _)
+            | Row::SetAside(id, _)
+            | Row::Emptied { document: id, .. }
+            | Row::Applied(id, _)
+            | Row::Snapshot { document: id, .. } => Some(*id),
+            Row::Stripped(..)
+            | Row::Reached(..)
+            | Row::Conflict(..)
+            | Row::Redecided(..)
+            | Row::Members(_) => None,
         });
         let all: BTreeSet<DocumentId> = drafts.chain(rows).collect();
         all.into_iter().collect()
@@ -96,6 +109,7 @@ impl Loaded {
         id: DocumentId,
         stored: StoredDocument,
         ledger: &[Bytes],
+        epoch: Option<&EpochRow>,
         policies: &Policies,
     ) -> Result<Self, Error> {
         let document = match &stored.snapshot {
@@ -117,6 +131,8 @@ impl Loaded {
             applied: BTreeSet::new(),
             quarantined: BTreeMap::new(),
             unsaved_changes,
+            closed: None,
+            opening: None,
         };
         let tail = admitted(&stored.tail);
         loaded.document.apply(&tail, policies).map_err(|error| damaged(id, error))?;
@@ -125,6 +141,10 @@ impl Loaded {
             return Err(Error::new(ErrorKind::Corrupt, "record_damaged", message));
         }
         loaded.value = loaded.document.value(policies);
+        if let Some(epoch) = epoch {
+            loaded.name = loaded.name.or_else(|| epoch.name.clone());
+            loaded.seal(Some(epoch));
+        }
         Ok(loaded)
     }
 
@@ -148,6 +168,8 @@ impl Loaded {
             applied: BTreeSet::new(),
             quarantined: BTreeMap::new(),
             unsaved_changes: 0,
+            closed: None,
+            opening: None,
         };
         loaded.apply_salvaged(salvaged, policies);
         loaded
@@ -189,12 +211,23 @@ impl Loaded {
             return Ok(Outcome::default());
         }
         self.name = self.name.take().or_else(|| new.iter().find_map(|entry| entry.name.clone()));
-        let (done, collisions) = self.apply_all(new, scene.policies)?;
+        let mut outcome = Outcome::default();
+        // What was purged elsewhere has nothing left but its number.
+        let (bare, new): (Vec<_>, Vec<_>) =
+            new.into_iter().partition(|entry| entry.change.is_empty());
+        let (new, aside) = self.screen(new);
+        if !aside.is_empty() {
+            warn_aside(self, &aside);
+            self.applied.extend(aside.iter().copied());
+            outcome.rows.push(Row::SetAside(self.id, aside));
+        }
+        let (mut done, collisions) = self.apply_all(new.clone(), scene.policies)?;
+        done.extend(bare.iter().map(Entry::dot));
         self.unsaved_changes = self.unsaved_changes.saturating_add(done.len());
         if done.is_empty() {
-            return Ok(Outcome::default());
+            return Ok(outcome);
         }
-        let mut outcome = Outcome::default();
+        self.seal_by(new.iter().map(|entry| &entry.change));
         self.judge(&collisions, scene, &mut outcome)?;
         self.applied.extend(done.iter().copied());
         outcome.rows.push(Row::Applied(self.id, done));
@@ -317,7 +350,17 @@ impl Loaded {
             changes: self.document.changes(),
             json: self.value.as_ref().map(|value| Bytes::from(json::canonical(value))),
         };
-        outcome.rows.push(Row::Document(self.id, self.row.clone()));
+        let Some(sealed) = &self.closed else {
+            return outcome.rows.push(Row::Document(self.id, self.row.clone()));
+        };
+        // Nothing of a purged document is to be compared but that it is purged: its content goes
+        // at another time in each region.
+        if sealed.kind() == ClosingKind::Purge {
+            self.row.digest = anabranch_crdt::document::digest(&sealed.changes());
+        }
+        self.row.json = None;
+        outcome.rows.push(Row::Archived(self.id, self.row.clone()));
+        outcome.rows.extend(self.epoch_row());
     }
 
     /// Warns each time that the history has grown by as much as the limit says.
@@ -430,7 +473,7 @@ fn admitted(entries: &[Entry]) -> Vec<Admitted> {
         at: entry.admitted,
         by: Some(entry.origin),
     };
-    entries.iter().map(admitted).collect()
+    entries.iter().filter(|entry| !entry.change.is_empty()).map(admitted).collect()
 }
 
 /// Stored bytes of a document that cannot be read back.

@@ -14,6 +14,7 @@ mod collections;
 mod condition;
 mod door;
 mod doorbell;
+mod epoch;
 mod history;
 mod in_flight;
 mod listing;
@@ -65,6 +66,7 @@ pub use collections::{CollectionSettings, Seeded, SettingsWritten};
 pub use condition::{Condition, HeldBack};
 pub use door::{Closed, Door};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
+pub use epoch::{Cleaner, Cluster, Compacted, Epoch, LateChange};
 pub use history::{Comparison, Point};
 pub(crate) use listing::named as read_conflict;
 pub use redecide::{Redecided, Redecider};
@@ -202,6 +204,8 @@ pub struct Setting {
     pub clock: NodeClock,
     /// Whether this node takes writes.
     pub door: Door,
+    /// What is known of the other regions.
+    pub cluster: Cluster,
 }
 
 impl Setting {
@@ -323,7 +327,7 @@ impl Documents {
         author: Option<AuthorName>,
         precondition: Precondition,
     ) -> Result<Written, Error> {
-        let id = DocumentId::from(&name);
+        let id = self.newest(&name);
         let ask = |reply| Request::Write { name, write, author, precondition, reply };
         let ((document, created), position) = self.ask_to_write(id, ask).await?;
         Ok(Written { document, created, position })
@@ -335,7 +339,14 @@ impl Documents {
     /// # Errors
     /// `Corrupt`, `Unavailable`.
     pub async fn read(&self, name: &DocumentName) -> Result<Option<Document>, Error> {
-        self.read_id(DocumentId::from(name)).await
+        loop {
+            let id = self.newest(name);
+            let read = self.read_id(id).await?;
+            // What waited to be applied may have closed it.
+            if self.newest(name) == id {
+                return Ok(read);
+            }
+        }
     }
 
     async fn read_id(&self, id: DocumentId) -> Result<Option<Document>, Error> {
@@ -364,7 +375,7 @@ impl Documents {
         }
     }
 
-    /// Reads a document by its id, with its name if it has one.
+    /// Reads a document by its id, or by that of an earlier epoch, with its name if it has one.
     ///
     /// # Errors
     /// `Corrupt`, `Unavailable`.
@@ -372,9 +383,20 @@ impl Documents {
         &self,
         id: DocumentId,
     ) -> Result<(Option<DocumentName>, Option<Document>), Error> {
-        let document = self.read_id(id).await?;
+        let closed = match self.setting.journal.closed(id) {
+            Some(_) => self.setting.journal.epoch(id)?,
+            None => None,
+        };
+        let mut newest = self.newest_of(id);
+        let mut document = self.read_id(newest).await?;
+        while newest != self.newest_of(id) {
+            newest = self.newest_of(id);
+            document = self.read_id(newest).await?;
+        }
+        let id = newest;
         let (row, _) = self.setting.journal.row(id)?;
-        Ok((row.and_then(|row| row.name), document))
+        let name = row.and_then(|row| row.name).or_else(|| closed.and_then(|closed| closed.name));
+        Ok((name, document))
     }
 
     /// Settles a conflict by one ordinary, replicated change. If a revision is expected, the row
@@ -420,7 +442,7 @@ impl Documents {
         changes: Vec<Bytes>,
     ) -> Result<Arc<Position>, Error> {
         settings::check_writable(&name.collection)?;
-        let id = DocumentId::from(&name);
+        let id = self.newest(&name);
         let ask = |reply| Request::Admit { name, changes, reply };
         let ((), position) = self.ask_to_write(id, ask).await?;
         Ok(position)
@@ -435,9 +457,22 @@ impl Documents {
         name: DocumentName,
         heads: Vec<ChangeHash>,
     ) -> Result<Vec<Change>, Error> {
-        let id = DocumentId::from(&name);
+        Ok(self.changes_beyond(&name, heads).await?.1)
+    }
+
+    /// Returns the id of the newest epoch of a document, and its changes as
+    /// [`Documents::changes_since`] does.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Unavailable`.
+    pub async fn changes_beyond(
+        &self,
+        name: &DocumentName,
+        heads: Vec<ChangeHash>,
+    ) -> Result<(DocumentId, Vec<Change>), Error> {
+        let id = self.current(name).await?;
         let ask = |reply| Request::ChangesSince { id, heads, reply };
-        Ok(self.ask(id, ask).await?.0)
+        Ok((id, self.ask(id, ask).await?.0))
     }
 
     /// Returns what is durable here now.

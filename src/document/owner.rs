@@ -26,9 +26,19 @@ use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
 use super::resolve::Order;
 use super::turns::{Turn, Turns};
-use super::{Document, Setting, admit, resolve, write};
+use super::{Document, Setting, resolve, write};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Lineage, Position, Row};
+
+/// The document of a step.
+pub(super) enum Target {
+    /// This one.
+    Id(DocumentId),
+    /// This epoch of a document that has a name.
+    Epoch(DocumentId, DocumentName),
+    /// The epoch under which a name is written now.
+    Newest(DocumentName),
+}
 
 /// One owner thread.
 pub(super) struct Owner {
@@ -40,6 +50,8 @@ pub(super) struct Owner {
     pub(super) ailments: Arc<Ailments>,
     /// Entries on which automerge failed; they are never tried again while the process runs.
     poison: BTreeSet<Dot>,
+    /// Documents that were closed here; the journal knows of them once that is durable.
+    pub(super) closing: BTreeSet<DocumentId>,
     /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
     rescan: Arc<AtomicBool>,
     turns: Turns,
@@ -63,6 +75,7 @@ impl Owner {
             in_flight: Arc::default(),
             ailments,
             poison: BTreeSet::new(),
+            closing: BTreeSet::new(),
             rescan,
             turns: Turns::new(waiting),
             stopping: false,
@@ -98,35 +111,32 @@ impl Owner {
     fn serve(&mut self, request: Request) {
         if self.lineage.is_broken() {
             self.cache.clear();
+            self.closing.clear();
             self.lineage = Lineage::default();
         }
         match request {
             Request::Write { name, write, author, precondition, reply } => {
-                let id = DocumentId::from(&name);
                 let message = Message { author, ..Message::default() };
                 let step = |loaded: &mut Loaded, scene: Scene<'_>| {
                     write::write(loaded, scene, write, &precondition, message)
                 };
-                self.step(id, Some(name), reply, step);
+                self.step(Target::Newest(name), reply, step);
             }
             Request::Settle { document, conflict: id, settling, expected, note, author, reply } => {
                 let (note, author) = (note.as_deref(), author.as_ref());
                 let order = Order { id, settling: &settling, expected, note, author };
                 let step =
                     |loaded: &mut Loaded, scene: Scene<'_>| resolve::settle(loaded, scene, &order);
-                self.step(document, None, reply, step);
+                self.step(Target::Id(document), reply, step);
             }
             Request::SettleAll { document, conflicts, batch, reply } => {
                 let step = |loaded: &mut Loaded, scene: Scene<'_>| {
                     resolve::settle_all(loaded, scene, &conflicts, &batch)
                 };
-                self.step(document, None, reply, step);
+                self.step(Target::Id(document), reply, step);
             }
             Request::Admit { name, changes, reply } => {
-                let id = DocumentId::from(&name);
-                let step =
-                    |loaded: &mut Loaded, scene: Scene<'_>| admit::admit(loaded, scene, &changes);
-                self.step(id, Some(name), reply, step);
+                self.admit_at_home(name, &changes, reply);
             }
             Request::Read { id, reply } => self.tell(id, reply, |loaded, _| loaded.shown()),
             Request::ChangesSince { id, heads, reply } => {
@@ -136,18 +146,18 @@ impl Owner {
                 self.tell(id, reply, |loaded, scene| Replica::of(loaded, scene.policies));
             }
             Request::Revert { name, heads, message, precondition, reply } => {
-                let id = DocumentId::from(&name);
                 let step = |loaded: &mut Loaded, scene: Scene<'_>| {
                     history::revert(loaded, scene, &heads, &precondition, message)
                 };
-                self.step(id, Some(name), reply, step);
+                self.step(Target::Newest(name), reply, step);
             }
+            Request::Epoch(request) => self.serve_epoch(request),
             Request::Forget { document, conflicts, reply } => {
-                self.step(document, None, reply, |loaded, _| Ok(loaded.forget(&conflicts)));
+                self.step(Target::Id(document), reply, |loaded, _| Ok(loaded.forget(&conflicts)));
             }
             Request::Seed { name, change, reply } => {
-                let id = DocumentId::from(&name);
-                self.step(id, Some(name), reply, |loaded, scene| loaded.seed(change, scene));
+                let target = Target::Newest(name);
+                self.step(target, reply, |loaded, scene| loaded.seed(change, scene));
             }
             Request::Whole(request) => self.serve_whole(request),
             Request::Redecide { documents, reach, reply } => {
@@ -166,20 +176,21 @@ impl Owner {
         reply: Reply<T>,
         tell: impl FnOnce(&mut Loaded, Scene<'_>) -> T,
     ) {
-        self.step(id, None, reply, |loaded, scene| Ok((tell(loaded, scene), Outcome::default())));
+        let step =
+            |loaded: &mut Loaded, scene: Scene<'_>| Ok((tell(loaded, scene), Outcome::default()));
+        self.step(Target::Id(id), reply, step);
     }
 
     /// Runs one step on a refreshed document, and answers when all of it is durable.
-    fn step<T: Send + 'static>(
+    pub(super) fn step<T: Send + 'static>(
         &mut self,
-        id: DocumentId,
-        name: Option<DocumentName>,
+        target: Target,
         reply: Reply<T>,
         step: impl FnOnce(&mut Loaded, Scene<'_>) -> Result<(T, Outcome), Error>,
     ) {
         let settled = self.setting.journal.is_settled();
         let origin = self.setting.journal.origin();
-        let (mut loaded, mut outcome) = match self.up_to_date(id, name, origin) {
+        let (mut loaded, mut outcome) = match self.take_up(target, origin) {
             Ok(refreshed) => refreshed,
             Err(error) => return answer(reply, Err(error)),
         };
@@ -192,8 +203,9 @@ impl Owner {
                 if !settled {
                     return self.answer_unsettled(loaded, &outcome, reply, value);
                 }
+                let kept = self.carry_over(loaded, &mut outcome, origin);
                 self.submit(outcome, origin, reply, value);
-                self.keep(loaded);
+                kept.into_iter().for_each(|loaded| self.keep(loaded));
             }
             Err(error) if !settled => answer(reply, Err(error)),
             Err(error) => {
@@ -232,15 +244,36 @@ impl Owner {
         ids.into_iter().for_each(|id| self.refresh_quietly(id));
     }
 
+    /// Takes the document of a step. What waits for the newest epoch of a name may close it.
+    fn take_up(&mut self, target: Target, origin: Origin) -> Result<(Loaded, Outcome), Error> {
+        let name = match target {
+            Target::Id(id) => return self.up_to_date(id, None, origin),
+            Target::Epoch(id, name) => return self.up_to_date(id, Some(name), origin),
+            Target::Newest(name) => name,
+        };
+        loop {
+            let id = self.newest(&name);
+            let (loaded, mut outcome) = self.up_to_date(id, Some(name.clone()), origin)?;
+            // While nothing is admitted, nothing is carried over: what is changed is refused later.
+            if loaded.closed.is_none() || !self.setting.journal.is_settled() {
+                return Ok((loaded, outcome));
+            }
+            let kept = self.carry_over(loaded, &mut outcome, origin);
+            self.store(outcome, origin);
+            kept.into_iter().for_each(|loaded| self.keep(loaded));
+        }
+    }
+
     fn refresh_quietly(&mut self, id: DocumentId) {
         if !self.setting.journal.is_settled() {
             return;
         }
         let origin = self.setting.journal.origin();
         match self.up_to_date(id, None, origin) {
-            Ok((loaded, outcome)) => {
+            Ok((loaded, mut outcome)) => {
+                let kept = self.carry_over(loaded, &mut outcome, origin);
                 self.store(outcome, origin);
-                self.keep(loaded);
+                kept.into_iter().for_each(|loaded| self.keep(loaded));
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
         }
@@ -265,10 +298,11 @@ impl Owner {
             let setting = Arc::clone(&self.setting);
             let policies = setting.policies(loaded.name.as_ref());
             let redecide = |scene: Scene<'_>| loaded.redecide(reach, scene);
-            let (decided, outcome) =
+            let (decided, mut outcome) =
                 setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
+            let kept = self.carry_over(loaded, &mut outcome, origin);
             self.store(outcome, origin);
-            self.keep(loaded);
+            kept.into_iter().for_each(|loaded| self.keep(loaded));
             Ok(decided)
         });
         redecided.unwrap_or_else(|error| {
@@ -394,12 +428,21 @@ impl Owner {
         let stored = journal.load(id)?;
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
+        let epoch = match journal.closed(id) {
+            Some(_) => journal.epoch(id)?,
+            None => None,
+        };
+        let name = name.or_else(|| epoch.as_ref().and_then(|epoch| epoch.name.clone()));
         let policies = self.setting.policies(name.as_ref());
-        Loaded::from_stored(id, stored, &rows, &policies)
+        Loaded::from_stored(id, stored, &rows, epoch.as_ref(), &policies)
+    }
+
+    pub(super) fn durable(&self) -> Arc<Position> {
+        Arc::clone(&self.setting.journal.position().borrow())
     }
 
     /// Has an outcome stored that nobody waits for.
-    fn store(&self, outcome: Outcome, origin: Origin) {
+    pub(super) fn store(&self, outcome: Outcome, origin: Origin) {
         if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
             let (reply, _) = oneshot::channel();
             self.submit(outcome, origin, reply, ());

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use anabranch_crdt::bundle::Bundle;
 use anabranch_crdt::conflict::{ConflictId, Revision};
 use anabranch_crdt::document::Change;
-use anabranch_crdt::ids::{AuthorName, ChangeHash, CollectionName, DocumentId, DocumentName};
+use anabranch_crdt::ids::{
+    AuthorName, ChangeHash, CollectionName, DocumentId, DocumentName, Timestamp,
+};
 use anabranch_crdt::message::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -23,6 +25,9 @@ pub(super) type Reply<T> = oneshot::Sender<Answer<T>>;
 
 /// An answer, and what is durable with it.
 pub(super) type Answer<T> = Result<(T, Arc<Position>), Error>;
+
+/// Who asked for something, and why.
+pub(super) type Asked = (Option<AuthorName>, Option<String>);
 
 /// One request to the owner of a document.
 #[derive(Debug)]
@@ -76,6 +81,8 @@ pub(super) enum Request {
         precondition: Precondition,
         reply: Reply<(Option<Document>, bool)>,
     },
+    /// To close an epoch of a document, or about what is left of one.
+    Epoch(EpochRequest),
     /// Settled conflicts are old enough to be dropped; answers how many were.
     Forget {
         document: DocumentId,
@@ -138,6 +145,48 @@ pub(super) struct Resolved {
     pub(super) document: Option<Document>,
 }
 
+/// One request about the epochs of a document.
+#[derive(Debug)]
+pub(super) enum EpochRequest {
+    Undelete {
+        name: DocumentName,
+        message: Message,
+        precondition: Precondition,
+        reply: Reply<(Option<Document>, bool)>,
+    },
+    /// Answers how many changes the closed epoch has.
+    Compact { name: DocumentName, by: Asked, precondition: Precondition, reply: Reply<u64> },
+    /// Answers whether the document was purged; one that was deleted after `before` is not.
+    Purge { document: DocumentId, by: Asked, before: Option<Timestamp>, reply: Reply<bool> },
+    /// Drops what is left of a purged document; answers whether it was.
+    Empty { document: DocumentId, reply: Reply<bool> },
+    /// Looks again for late changes of a closed document.
+    CarryOver { id: DocumentId, reply: Reply<()> },
+}
+
+impl EpochRequest {
+    fn place(&self) -> Place<'_> {
+        match self {
+            Self::Undelete { name, .. } | Self::Compact { name, .. } => {
+                Place::Of(Some(&name.collection), DocumentId::from(name))
+            }
+            Self::Purge { document, .. } | Self::Empty { document, .. } => {
+                Place::Of(None, *document)
+            }
+            Self::CarryOver { id, .. } => Place::Of(None, *id),
+        }
+    }
+
+    fn refuse(self, error: Error) {
+        match self {
+            Self::Undelete { reply, .. } => drop(reply.send(Err(error))),
+            Self::Compact { reply, .. } => drop(reply.send(Err(error))),
+            Self::Purge { reply, .. } | Self::Empty { reply, .. } => drop(reply.send(Err(error))),
+            Self::CarryOver { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
 /// What a request is about.
 #[derive(Debug)]
 pub(super) enum Place<'a> {
@@ -169,6 +218,7 @@ impl Request {
                 Place::Everywhere
             }
             Self::Refresh { .. } => Place::Refresh,
+            Self::Epoch(request) => request.place(),
         }
     }
 
@@ -190,6 +240,7 @@ impl Request {
             Self::Forget { reply, .. } => drop(reply.send(Err(error))),
             Self::Seed { reply, .. } => drop(reply.send(Err(error))),
             Self::Redecide { reply, .. } => drop(reply.send(Err(error))),
+            Self::Epoch(request) => request.refuse(error),
             Self::Refresh { .. } | Self::Look | Self::Stop => {}
         }
     }

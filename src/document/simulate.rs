@@ -116,7 +116,7 @@ impl Documents {
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
         let present = self.setting.policies(name.as_ref());
-        let mut loaded = Loaded::from_stored(id, stored, &rows, &present)?;
+        let mut loaded = Loaded::from_stored(id, stored, &rows, None, &present)?;
         let flips = loaded.ledger.simulate(&loaded.document, id, &present, policies);
         let flips = flips.map_err(|error| damaged(id, error))?;
         if !present.same_wholes(policies) {

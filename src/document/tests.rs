@@ -2,6 +2,7 @@
 //! and what other regions send is reflected by the next read.
 
 mod bundles;
+mod epochs;
 mod ledger;
 mod settings;
 mod settling;
@@ -75,6 +76,7 @@ impl Fixture {
             journal: journal.clone(),
             clock: NodeClock::new(wall, Timestamp(0), Duration::from_secs(1)),
             door: Door::default(),
+            cluster: Cluster::default(),
         };
         let clock = setting.clock.clone();
         let (documents, owners) = Documents::start(setting, queues).unwrap();

@@ -306,6 +306,11 @@ fn without_cover(row: &Row) -> Row {
         | Row::Applied(..)
         | Row::Reached(..)
         | Row::Conflict(..)
+        | Row::Archived(..)
+        | Row::Epoch(..)
+        | Row::SetAside(..)
+        | Row::Emptied { .. }
+        | Row::Stripped(..)
         | Row::Redecided(..)
         | Row::Members(..)) => other,
     }
@@ -318,6 +323,11 @@ fn snapshot_bytes(rows: &[Row]) -> u64 {
         | Row::Applied(..)
         | Row::Reached(..)
         | Row::Conflict(..)
+        | Row::Archived(..)
+        | Row::Epoch(..)
+        | Row::SetAside(..)
+        | Row::Emptied { .. }
+        | Row::Stripped(..)
         | Row::Redecided(..)
         | Row::Members(..) => 0,
     });

@@ -11,7 +11,7 @@ use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransacti
 use super::ledger::index::LedgerTables;
 use super::record::{self, DocumentRecord, Encoder, MadeOf, OriginRow};
 use super::table::{self, Generation, Table};
-use super::{DocumentRow, ReadError, Row, Source};
+use super::{DocumentRow, EpochRow, ReadError, Row, Source};
 
 /// What one transaction does to a document.
 #[derive(Default)]
@@ -21,12 +21,18 @@ struct Touched<'p> {
     /// What each new snapshot covers, in their order, and whether the newest became the one before.
     covered: Vec<(&'p [Dot], Shift)>,
     reached: Vec<Dot>,
+    /// Nothing of what it is made of is left.
+    emptied: bool,
 }
 
 impl Touched<'_> {
     /// Brings what a document is made of up to date.
     fn make(&self, made_of: &mut MadeOf) {
         let MadeOf { tail, kept, tops, told } = made_of;
+        if self.emptied {
+            tail.clear();
+            kept.clear();
+        }
         tail.extend(&self.added);
         for (covers, shift) in &self.covered {
             // The newest snapshot becomes the one before, which lacks what the new one adds.
@@ -88,6 +94,8 @@ pub(super) struct Tables<'t, 'p> {
     documents: Slot<'t, &'static [u8; 16]>,
     names: Slot<'t, &'static [u8]>,
     ledger: Option<LedgerTables<'t>>,
+    epochs: Slot<'t, &'static [u8; 16]>,
+    quarantine: Slot<'t, &'static [u8; 40]>,
     origins: Slot<'t, &'static [u8; 16]>,
     /// Entries that nobody but their documents needs.
     swept: VersionVector,
@@ -114,6 +122,8 @@ impl<'t, 'p> Tables<'t, 'p> {
             documents: None,
             names: None,
             ledger: None,
+            epochs: None,
+            quarantine: None,
             origins: None,
             swept: VersionVector::new(),
             dropped: Dropped::default(),
@@ -151,7 +161,7 @@ impl<'t, 'p> Tables<'t, 'p> {
     /// Takes in a cache row, and returns how many entries it took out of `pending-1`.
     pub(super) fn row(&mut self, row: &'p Row) -> Result<u64, redb::Error> {
         match row {
-            Row::Document(document, row) => {
+            Row::Document(document, row) | Row::Archived(document, row) => {
                 self.touched.entry(*document).or_default().row = Some(row);
                 Ok(0)
             }
@@ -175,7 +185,57 @@ impl<'t, 'p> Tables<'t, 'p> {
                 self.meta(&key, record).map(|()| 0)
             }
             Row::Members(record) => self.meta(table::MEMBERS, record).map(|()| 0),
+            Row::Epoch(document, row) => self.epoch(*document, row).map(|()| 0),
+            Row::SetAside(document, dots) => self.set_aside(*document, dots),
+            Row::Emptied { document, snapshot, strip } => {
+                self.empty(*document, snapshot)?;
+                self.strip(strip).map(|()| 0)
+            }
+            Row::Stripped(dots) => self.strip(dots).map(|()| 0),
         }
+    }
+
+    fn epoch(&mut self, document: DocumentId, row: &EpochRow) -> Result<(), redb::Error> {
+        let key = document.as_bytes();
+        let epochs = opened(&mut self.epochs, self.transaction, &table::EPOCHS)?;
+        epochs.insert(key, self.encoder.epoch(key, row))?;
+        Ok(())
+    }
+
+    fn set_aside(&mut self, document: DocumentId, dots: &[Dot]) -> Result<u64, redb::Error> {
+        let mut moved = 0;
+        for dot in dots {
+            moved += u64::from(self.no_longer_pending(document, *dot)?);
+            let key = table::index_key(document, *dot);
+            let quarantine = opened(&mut self.quarantine, self.transaction, &table::QUARANTINE)?;
+            quarantine.insert(&key, self.encoder.empty(table::QUARANTINE.name, &key))?;
+        }
+        Ok(moved)
+    }
+
+    /// Drops what is stored of a document, but for `left`.
+    fn empty(&mut self, document: DocumentId, left: &Bytes) -> Result<(), redb::Error> {
+        let name = table::SNAPSHOTS.name;
+        let newest = table::snapshot_key(document, Generation::Newest);
+        let before = table::snapshot_key(document, Generation::Before);
+        let snapshots = opened(&mut self.snapshots, self.transaction, &table::SNAPSHOTS)?;
+        snapshots.insert(&newest, self.encoder.blob(name, &newest, left))?;
+        snapshots.remove(&before)?;
+        self.touched.entry(document).or_default().emptied = true;
+        Ok(())
+    }
+
+    /// Drops the changes of entries. Their numbers stay, so logs have no gaps.
+    fn strip(&mut self, dots: &[Dot]) -> Result<(), redb::Error> {
+        for dot in dots {
+            let key = table::entry_key(*dot);
+            let entries = opened(&mut self.entries, self.transaction, &table::ENTRIES)?;
+            let entry = entries.get(&key)?.map(|guard| record::entry(&key, *dot, guard.value()));
+            let Some(Ok(entry)) = entry else { continue };
+            let bare = Entry { change: Bytes::new(), ..entry };
+            entries.insert(&key, self.encoder.entry(&key, &bare))?;
+        }
+        Ok(())
     }
 
     /// Writes each document that was touched, once, however many commits touched it.
@@ -357,6 +417,8 @@ pub(super) fn create_tables(transaction: &WriteTransaction) -> Result<(), redb::
     transaction.open_table(table::CONFLICT_INDEX.definition)?;
     transaction.open_table(table::CONFLICT_COUNTS.definition)?;
     transaction.open_table(table::CONFLICT_DOCUMENTS.definition)?;
+    transaction.open_table(table::EPOCHS.definition)?;
+    transaction.open_table(table::QUARANTINE.definition)?;
     transaction.open_table(table::ORIGINS.definition)?;
     transaction.open_table(table::META.definition)?;
     Ok(())

@@ -1,19 +1,21 @@
 //! The handle: what the other parts hold of the journal.
 
 use std::fmt;
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use anabranch_crdt::bundle::IdRange;
 use anabranch_crdt::conflict::ConflictId;
+use anabranch_crdt::document::ClosingKind;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{
     CollectionName, DocumentId, DocumentKey, Origin, RegionName, Sequence, Timestamp,
 };
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
-use redb::ReadTransaction;
+use redb::{ReadTransaction, ReadableTableMetadata};
 use tokio::sync::{mpsc, watch};
 
 use super::digests::DocumentDigest;
@@ -23,12 +25,13 @@ use super::recovery::{self, Opened};
 use super::shared::{Known, Shared};
 use super::store::unreadable;
 use super::sweep::{Allowance, LogView, Swept, Weight};
-use super::table::{CONFLICT_COUNTS, CONFLICT_INDEX};
+use super::table::{CONFLICT_COUNTS, CONFLICT_INDEX, QUARANTINE};
 use super::writer::{Order, Writer, encoded};
 use super::{
-    Commit, CommitError, DocumentRow, Identity, JournalOptions, LedgerCount, LedgerFilter,
-    LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position, ReadError, Salvaged,
-    ScrubReport, SettledConflict, StoredConflict, StoredDocument, digests, reader, scrub, sweep,
+    Closed, Commit, CommitError, DocumentRow, EpochCounts, EpochRow, Identity, JournalOptions,
+    LedgerCount, LedgerFilter, LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position,
+    ReadError, Salvaged, ScrubReport, SetAside, SettledConflict, StoredConflict, StoredDocument,
+    digests, epoch, reader, scrub, sweep,
 };
 
 /// A handle to the journal; clones are cheap and share the writer thread. The last one that is
@@ -357,6 +360,97 @@ impl Journal {
     /// See [`ReadError`].
     pub fn redecided(&self) -> Result<Vec<(CollectionName, Bytes)>, ReadError> {
         reader::redecided(&self.inner.shared)
+    }
+
+    /// Returns how a document was closed; `None` for one that is open.
+    #[must_use]
+    pub fn closed(&self, document: DocumentId) -> Option<Closed> {
+        self.inner.shared.closed().get(&document).copied()
+    }
+
+    /// Returns up to `limit` closed documents after one, in the order of their ids.
+    #[must_use]
+    pub fn closed_documents(
+        &self,
+        after: Option<DocumentId>,
+        limit: usize,
+    ) -> Vec<(DocumentId, Closed)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let closed = self.inner.shared.closed();
+        let range = closed.range((after, Bound::Unbounded)).take(limit);
+        range.map(|(document, closed)| (*document, *closed)).collect()
+    }
+
+    /// Reads the rows of up to `limit` documents after one, and returns those documents that are
+    /// deleted and not closed, and where to go on. Blocks.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn deleted_documents(
+        &self,
+        after: Option<DocumentId>,
+        limit: usize,
+    ) -> Result<(Vec<DocumentId>, Option<DocumentId>), ReadError> {
+        let store = &self.inner.shared.store;
+        let open = |document| self.closed(document).is_none();
+        store.read_long(|transaction| epoch::deleted(transaction, after, limit, open))
+    }
+
+    /// Reads all that is known of a closed document.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn epoch(&self, document: DocumentId) -> Result<Option<EpochRow>, ReadError> {
+        self.inner.shared.store.read(|transaction| epoch::row(transaction, document))
+    }
+
+    /// Lists entries that were set aside, in the order of document, origin and sequence, after
+    /// one.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn set_aside(
+        &self,
+        after: Option<(DocumentId, Dot)>,
+        limit: usize,
+    ) -> Result<Vec<SetAside>, ReadError> {
+        self.inner.shared.store.read(|transaction| epoch::set_aside(transaction, after, limit))
+    }
+
+    /// Counts closed documents, and what was set aside.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn epoch_counts(&self) -> Result<EpochCounts, ReadError> {
+        let mut counts = EpochCounts::default();
+        for closed in self.inner.shared.closed().values() {
+            match closed.kind {
+                ClosingKind::Compact => counts.compacted += 1,
+                ClosingKind::Purge => counts.purged += 1,
+            }
+            counts.emptied += u64::from(closed.emptied);
+            counts.late += u64::from(closed.late);
+        }
+        let set_aside = |transaction: &ReadTransaction| {
+            reader::open(transaction, &QUARANTINE)?.len().map_err(unreadable)
+        };
+        counts.set_aside = self.inner.shared.store.read(set_aside)?;
+        Ok(counts)
+    }
+
+    /// Reads entries from a place on, at most `limit`, and returns those that still hold a change
+    /// of a document of which nothing should be left, and where to go on. Blocks.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn leftovers(
+        &self,
+        after: Option<Dot>,
+        limit: usize,
+    ) -> Result<(Vec<Entry>, Option<Dot>), ReadError> {
+        let emptied = |document| self.closed(document).is_some_and(|closed: Closed| closed.emptied);
+        let store = &self.inner.shared.store;
+        store.read(|transaction| epoch::leftovers(transaction, after, limit, emptied))
     }
 
     /// Returns documents with pending entries, at most `limit`, in the order of their ids, those

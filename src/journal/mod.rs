@@ -29,11 +29,14 @@
 //! | `conflict-index-1` | scope, state, inverted time, conflict | document, and what else a filter asks for |
 //! | `conflict-counts-1` | scope, state, kind | how many rows |
 //! | `conflict-documents-1` | conflict | document |
+//! | `epochs-1` | document | how a closed document was closed, and what is left of it |
+//! | `quarantine-1` | document, origin, sequence | nothing: an entry that was set aside for good |
 //! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region, what is left of its log, what stands before it, the process that was vouched for |
 //! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; the process that had the journal last and how it ended; how far each collection is re-decided; the member table |
 
 mod apply;
 mod digests;
+mod epoch;
 mod handle;
 mod incarnation;
 mod ledger;
@@ -64,6 +67,7 @@ use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
 pub use digests::{DocumentDigest, NO_DIGEST};
+pub use epoch::{Closed, EpochCounts, EpochRow, SetAside};
 pub use handle::Journal;
 pub use incarnation::{Incarnation, Standing, Start};
 pub use ledger::{
@@ -129,6 +133,23 @@ pub struct DocumentRow {
 pub enum Row {
     /// Replaces the row of a document, and keeps `names-1` in step.
     Document(DocumentId, DocumentRow),
+    /// Replaces the row of a closed document, which nobody is told of.
+    Archived(DocumentId, DocumentRow),
+    /// Remembers that a document is closed.
+    Epoch(DocumentId, EpochRow),
+    /// Takes entries of a document out of pending, and sets them aside for good.
+    SetAside(DocumentId, Vec<Dot>),
+    /// Drops everything of a document but this snapshot, and the changes of these entries of it.
+    Emptied {
+        /// The document.
+        document: DocumentId,
+        /// `save()` bytes of what is left.
+        snapshot: Bytes,
+        /// Entries whose changes are dropped; their numbers stay.
+        strip: Vec<Dot>,
+    },
+    /// Drops the changes of these entries; their numbers stay.
+    Stripped(Vec<Dot>),
     /// Moves entries of a document from pending to tail, because the row reflects them now.
     Applied(DocumentId, Vec<Dot>),
     /// Replaces the snapshot of a document, keeps the one before, and drops the tail it covers.

@@ -462,6 +462,15 @@ impl<'a> DocumentRecord<'a> {
         self.row.map(|mut fields| fields.array()).transpose()
     }
 
+    /// Tells whether there is a row, and it shows nothing.
+    pub(super) fn is_deleted(&self) -> Result<bool, ReadError> {
+        let Some(mut fields) = self.row else { return Ok(false) };
+        let _: [u8; 32] = fields.array()?;
+        fields.name()?;
+        let [live] = fields.array()?;
+        Ok(live == 0)
+    }
+
     /// The name of a live document; the JSON is not copied.
     pub(super) fn live_name(&self) -> Result<Option<DocumentName>, ReadError> {
         let Some(mut fields) = self.row else { return Ok(None) };

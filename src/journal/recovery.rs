@@ -19,6 +19,7 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, WriteTran
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::apply::{Tables, create_tables};
+use super::epoch::{self, ClosedDocuments};
 use super::incarnation::{Incarnation, begin, heritage, is_put_back, last_boot, write_boot_file};
 use super::ledger::{index, legacy};
 use super::reader::open as open_table;
@@ -38,6 +39,8 @@ pub(super) struct Recovered {
     pub(super) pending: u64,
     /// Rows of the ledger.
     pub(super) conflicts: u64,
+    /// Documents that are closed.
+    pub(super) closed: ClosedDocuments,
 }
 
 impl Recovered {
@@ -126,7 +129,8 @@ pub(super) fn recover(transaction: &ReadTransaction) -> Result<Recovered, ReadEr
     }
     let pending = open_table(transaction, &table::PENDING)?.len().map_err(store::unreadable)?;
     let conflicts = open_table(transaction, &table::CONFLICTS)?.len().map_err(store::unreadable)?;
-    Ok(Recovered { identity, origins, vector, pending, conflicts })
+    let closed = epoch::closed(transaction)?;
+    Ok(Recovered { identity, origins, vector, pending, conflicts, closed })
 }
 
 /// Writes who we are, and names our origin.
@@ -201,6 +205,7 @@ fn settle(
     if guarded(check).map_err(OpenError::Storage)?? == Format::WithoutSummaries {
         convert(database)?;
     }
+    complete(database)?;
     mend(database)?;
     let read = || {
         let transaction = database.begin_read().map_err(failed)?;
@@ -217,6 +222,21 @@ fn settle(
     }
     let incarnation = begin(database, last, created || adopted)?;
     Ok((recovered, incarnation))
+}
+
+/// Makes the tables that a file of an earlier release lacks; they are empty there.
+fn complete(database: &Database) -> Result<(), OpenError> {
+    let lacks = || {
+        let transaction = database.begin_read().map_err(failed)?;
+        let tables = transaction.list_tables().map_err(failed)?;
+        let new = [table::EPOCHS.name, table::QUARANTINE.name];
+        let known = tables.filter(|table| new.contains(&redb::TableHandle::name(table))).count();
+        Ok::<_, OpenError>(known < new.len())
+    };
+    if !guarded(lacks).map_err(OpenError::Storage)?? {
+        return Ok(());
+    }
+    guarded(|| transact(database, create_tables)).map_err(OpenError::Storage)?.map_err(failed)
 }
 
 /// Gives the ledger of format 1 its summaries, index and counts.

@@ -11,6 +11,7 @@ use anabranch_crdt::ids::Sequence;
 use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::ReadError;
+use super::epoch;
 use super::ledger;
 use super::reader::{self, open};
 use super::record::{self, DocumentRecord, Encoder, Fields};
@@ -55,6 +56,10 @@ fn scrub_snapshot(snapshot: &ReadTransaction) -> Result<ScrubReport, ReadError> 
     let mut report = ScrubReport::default();
     scrub_entries(snapshot, &mut report)?;
     scrub_index(snapshot, &mut report, &table::PENDING)?;
+    scrub_index(snapshot, &mut report, &table::QUARANTINE)?;
+    scrub_table(snapshot, &mut report, &table::EPOCHS, |key, value| {
+        epoch::read(key, value).map(|_| true)
+    })?;
     scrub_documents(snapshot, &mut report)?;
     scrub_names(snapshot, &mut report)?;
     scrub_table(snapshot, &mut report, &table::SNAPSHOTS, |key, value| {

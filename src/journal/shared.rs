@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use anabranch_crdt::chain::Chains;
 use anabranch_crdt::entry::Dot;
@@ -11,10 +11,11 @@ use anabranch_crdt::version::VersionVector;
 use tokio::sync::watch;
 
 use super::apply::Dropped;
+use super::epoch::ClosedDocuments;
 use super::record::{LogRow, OriginRow};
 use super::recovery::Recovered;
 use super::store::Store;
-use super::{Identity, Incarnation, Standing};
+use super::{Closed, Identity, Incarnation, Row, Standing};
 
 /// Read by every handle, changed by the writer thread.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     /// Entries that were dropped since the start, and bytes of their records.
     dropped: (AtomicU64, AtomicU64),
     origins: Mutex<Origins>,
+    /// Closed documents; changed by the writer thread once that is durable.
+    closed: RwLock<ClosedDocuments>,
     identity: RwLock<Identity>,
 }
 
@@ -76,6 +79,7 @@ impl Shared {
             incarnation,
             dropped: Default::default(),
             origins: Mutex::default(),
+            closed: RwLock::new(recovered.closed.clone()),
             identity: RwLock::new(recovered.identity.clone()),
         };
         for (origin, row) in &recovered.origins {
@@ -100,6 +104,37 @@ impl Shared {
 
     pub(super) fn origins(&self) -> MutexGuard<'_, Origins> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn closed(&self) -> RwLockReadGuard<'_, ClosedDocuments> {
+        self.closed.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of rows that are durable now.
+    pub(super) fn close(&self, rows: &[Row]) {
+        let epochs = rows.iter().filter_map(|row| match row {
+            Row::Epoch(document, row) => Some((*document, Closed::from(row))),
+            Row::Document(..)
+            | Row::Archived(..)
+            | Row::SetAside(..)
+            | Row::Emptied { .. }
+            | Row::Stripped(..)
+            | Row::Applied(..)
+            | Row::Reached(..)
+            | Row::Snapshot { .. }
+            | Row::Conflict(..)
+            | Row::Redecided(..)
+            | Row::Members(_) => None,
+        });
+        for (document, row) in epochs {
+            let mut closed = self.closed.write().unwrap_or_else(PoisonError::into_inner);
+            closed.insert(document, row);
+        }
+    }
+
+    /// Exchanges what is known of closed documents for what the file says.
+    pub(super) fn reclose(&self, closed: ClosedDocuments) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = closed;
     }
 
     /// Takes note of how much is left of each log, once that is durable.

@@ -69,6 +69,14 @@ pub(super) const CONFLICTS_1: Table<&[u8; 32]> = Table::new("conflicts-1");
 /// Value: document.
 pub(super) const CONFLICT_DOCUMENTS: Table<&[u8; 16]> = Table::new("conflict-documents-1");
 
+/// Key: document (16), of one that is closed.
+/// Value: how, whether it is emptied, when, how many late changes it has, name.
+pub(super) const EPOCHS: Table<&[u8; 16]> = Table::new("epochs-1");
+
+/// Key: document (16), origin (16), sequence (8), of an entry that was set aside for good.
+/// Value: nothing; the entry is in `entries-1`.
+pub(super) const QUARANTINE: Table<&[u8; 40]> = Table::new("quarantine-1");
+
 /// Key: origin (16).
 /// Value: highest contiguous sequence, greatest admission time, region; then what is left of its
 /// log, if that is not all.

@@ -244,6 +244,7 @@ impl Writer {
         } else {
             durable
         };
+        self.shared.close(&plan.rows);
         let (documents, conflicts) = told(plan.rows);
         let batch = Arc::new(CommitBatch {
             entries: plan.entries,
@@ -415,6 +416,7 @@ impl Writer {
         self.shared.pending.store(recovered.pending, Ordering::Release);
         self.shared.any_conflicts.store(recovered.conflicts > 0, Ordering::Release);
         self.own = recovered.identity.origin;
+        self.shared.reclose(recovered.closed);
         self.shared.note_logs(&recovered.origins);
         self.shared.rename(recovered.identity);
         let lost = self.durable().vector != recovered.vector;
@@ -504,9 +506,14 @@ fn told(rows: Vec<Row>) -> (Vec<(DocumentId, DocumentRow)>, Vec<LedgerChange>) {
             Row::Conflict(document, conflict, row) => {
                 conflicts.push(LedgerChange { document, conflict, row });
             }
-            Row::Applied(..)
-            | Row::Snapshot { .. }
+            Row::Archived(..)
+            | Row::Epoch(..)
+            | Row::SetAside(..)
+            | Row::Emptied { .. }
+            | Row::Stripped(..)
+            | Row::Applied(..)
             | Row::Reached(..)
+            | Row::Snapshot { .. }
             | Row::Redecided(..)
             | Row::Members(_) => {}
         }
@@ -519,11 +526,16 @@ fn weight(commit: &Commit) -> usize {
     let drafts = commit.drafts.iter().map(|draft| draft.change.len());
     let entries = commit.entries.iter().map(|entry| entry.change.len());
     let rows = commit.rows.iter().map(|row| match row {
-        Row::Document(_, row) => row.json.as_ref().map_or(0, bytes::Bytes::len),
+        Row::Document(_, row) | Row::Archived(_, row) => {
+            row.json.as_ref().map_or(0, bytes::Bytes::len)
+        }
         Row::Applied(_, dots) | Row::Reached(_, dots) => dots.len() * 40,
         Row::Snapshot { bytes, covers, .. } => bytes.len() + covers.len() * 40,
         Row::Conflict(_, _, row) => row.as_ref().map_or(0, |row| row.bytes.len()),
         Row::Redecided(_, record) | Row::Members(record) => record.len(),
+        Row::Epoch(..) => 64,
+        Row::SetAside(_, dots) | Row::Stripped(dots) => dots.len() * 64,
+        Row::Emptied { snapshot, strip, .. } => snapshot.len() + strip.len() * 64,
     });
     drafts.chain(entries).chain(rows).sum()
 }

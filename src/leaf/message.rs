@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use anabranch_crdt::ids::{
-    ChangeHash, CollectionName, DocumentKey, DocumentName, NameError, RegionName,
+    ChangeHash, CollectionName, DocumentId, DocumentKey, DocumentName, NameError, RegionName,
 };
 use anabranch_crdt::token::{self, TokenError};
 use anabranch_crdt::version::VersionVector;
@@ -131,6 +131,9 @@ pub enum Reply {
     Refused(Refusal),
     /// Changes of a document, each after its dependencies.
     Changes {
+        /// The epoch of the document that they are of. A client that holds an earlier one begins
+        /// anew with this one.
+        document: DocumentId,
         /// The changes.
         changes: Vec<Bytes>,
         /// Whether the document exists there: it was written, and not deleted.
@@ -322,10 +325,11 @@ impl Reply {
                 message: message.into_owned(),
                 outlook: if later { Outlook::Later } else { Outlook::Never },
             }),
-            WireReply::Changes { changes, exists, more, token } => {
+            WireReply::Changes { document, changes, exists, more, token } => {
                 within("changes", changes.len(), MAX_CHANGES)?;
                 let (changes, vector) = (unpack(frame, &changes), token::decode(&token)?);
-                Self::Changes { changes, exists, more, vector }
+                let document = DocumentId::from_bytes(array(&document)?);
+                Self::Changes { document, changes, exists, more, vector }
             }
             WireReply::Listed { documents, more } => {
                 within("listed documents", documents.len(), MAX_LISTED)?;

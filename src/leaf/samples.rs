@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anabranch_crdt::entry::Dot;
-use anabranch_crdt::ids::{ChangeHash, DocumentName, Origin, Sequence};
+use anabranch_crdt::ids::{ChangeHash, DocumentId, DocumentName, Origin, Sequence};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -73,8 +73,11 @@ pub(super) fn reply() -> impl Strategy<Value = Reply> {
             let outlook = if later { Outlook::Later } else { Outlook::Never };
             Reply::Refused(Refusal { code, message, outlook })
         }),
-        (changes(), any::<bool>(), any::<bool>(), vector()).prop_map(
-            |(changes, exists, more, vector)| Reply::Changes { changes, exists, more, vector }
+        (any::<[u8; 16]>(), changes(), any::<bool>(), any::<bool>(), vector()).prop_map(
+            |(document, changes, exists, more, vector)| {
+                let document = DocumentId::from_bytes(document);
+                Reply::Changes { document, changes, exists, more, vector }
+            }
         ),
         (documents, any::<bool>()).prop_map(|(documents, more)| {
             let listed = documents.into_iter().map(|(name, digest)| (name.key, Digest(digest)));

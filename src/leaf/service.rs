@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anabranch_crdt::ids::{ChangeHash, CollectionName, DocumentKey, DocumentName};
+use anabranch_crdt::ids::{ChangeHash, CollectionName, DocumentId, DocumentKey, DocumentName};
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
@@ -146,7 +146,7 @@ impl Conversation {
     }
 
     async fn pull(&mut self, name: DocumentName, heads: Vec<ChangeHash>) -> Result<(), Ended> {
-        let (changes, exists, vector) = match self.beyond(name, heads).await {
+        let (document, changes, exists, vector) = match self.beyond(name, heads).await {
             Ok(found) => found,
             Err(error) => return Ok(self.send(&Reply::Refused(Refusal::from(&error))).await?),
         };
@@ -154,7 +154,8 @@ impl Conversation {
         let mut pages = pages.into_iter().peekable();
         while let Some(changes) = pages.next() {
             let more = pages.peek().is_some();
-            let reply = Reply::Changes { changes, exists, more, vector: vector.clone() };
+            let vector = vector.clone();
+            let reply = Reply::Changes { document, changes, exists, more, vector };
             match self.send(&reply).await {
                 Err(FrameError::TooLarge { bytes, limit }) => {
                     let refusal = too_large(bytes, limit);
@@ -170,12 +171,12 @@ impl Conversation {
         &self,
         name: DocumentName,
         heads: Vec<ChangeHash>,
-    ) -> Result<(Vec<Bytes>, bool, VersionVector), Error> {
+    ) -> Result<(DocumentId, Vec<Bytes>, bool, VersionVector), Error> {
         let documents = &self.service.documents;
         let exists = documents.read(&name).await?.is_some();
-        let changes = documents.changes_since(name, heads).await?;
+        let (id, changes) = documents.changes_beyond(&name, heads).await?;
         let vector = documents.session();
-        Ok((changes.into_iter().map(|change| change.bytes).collect(), exists, vector))
+        Ok((id, changes.into_iter().map(|change| change.bytes).collect(), exists, vector))
     }
 
     async fn list(

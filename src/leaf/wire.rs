@@ -72,6 +72,8 @@ pub(super) enum WireReply<'a> {
     },
     Changes {
         #[serde(borrow)]
+        document: Packed<'a>,
+        #[serde(borrow)]
         changes: Vec<Packed<'a>>,
         exists: bool,
         more: bool,
@@ -146,7 +148,8 @@ impl<'a> From<&'a Reply> for WireReply<'a> {
                 let later = *outlook == Outlook::Later;
                 Self::Refused { code: code.into(), message: shown.into(), later }
             }
-            Reply::Changes { changes, exists, more, vector } => Self::Changes {
+            Reply::Changes { document, changes, exists, more, vector } => Self::Changes {
+                document: Packed(document.as_bytes()),
                 changes: pack(changes),
                 exists: *exists,
                 more: *more,

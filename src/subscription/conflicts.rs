@@ -128,7 +128,7 @@ impl ConflictFollower {
         let Notice { document, conflict, .. } = notice;
         // Anew each time: a region may have a new origin by now.
         let filter = self.ledger.documents.ledger_filter(&self.filter);
-        if filter.document.is_some_and(|wanted| wanted != document) {
+        if filter.documents.as_ref().is_some_and(|wanted| !wanted.contains(&document)) {
             return Ok(None);
         }
         let row = self.ledger.journal.conflict(document, conflict)?;
@@ -141,7 +141,9 @@ impl ConflictFollower {
 
     fn removed(&self, notice: Notice) -> Result<Option<ConflictEvent>, Error> {
         let ConflictFilter { document, collection, .. } = &self.filter;
-        let other = document.as_ref().is_some_and(|name| DocumentId::from(name) != notice.document);
+        let other = document
+            .as_ref()
+            .is_some_and(|name| !self.ledger.documents.epoch_ids(name).contains(&notice.document));
         let elsewhere = match collection {
             Some(wanted) if !other => {
                 let (row, _) = self.ledger.journal.row(notice.document)?;

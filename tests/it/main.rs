@@ -12,6 +12,7 @@ mod collections;
 mod collisions;
 mod conflicts;
 mod consistency;
+mod epochs;
 mod feed;
 mod http;
 mod interop;

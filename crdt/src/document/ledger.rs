@@ -645,7 +645,17 @@ fn settlement(
     let origin = writer(&meta.actor);
     let value = match message.act {
         Act::Dismiss(_) | Act::Reopen(_) => None,
-        Act::Write | Act::Delete | Act::Resolve(_) | Act::Undo(_) | Act::Revert | Act::Policy => {
+        Act::Write
+        | Act::Delete
+        | Act::Resolve(_)
+        | Act::Undo(_)
+        | Act::Revert
+        | Act::Undelete
+        | Act::Compact
+        | Act::Purge
+        | Act::Open
+        | Act::Late
+        | Act::Policy => {
             value_at(&document.doc, register, &[change]).map(|value| hydrated_json(&value))
         }
     };

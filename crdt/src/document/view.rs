@@ -123,6 +123,11 @@ impl<'a, D: Replica> View<'a, D> {
         Json::Object(self.map(&[ROOT], &mut Vec::new()))
     }
 
+    /// Returns the keys of maps that show as one.
+    pub(super) fn keys(&self, maps: &[ObjId]) -> BTreeSet<String> {
+        maps.iter().flat_map(|map| self.doc.keys(map)).collect()
+    }
+
     /// Tells whether the policy of a path chooses among several values.
     fn chooses(&self, slots: &[Slot], path: &[String]) -> bool {
         slots.len() > 1 && self.policies.of(&Path::from(path.to_vec())).chooses()
@@ -321,10 +326,8 @@ impl<'a, D: Replica> View<'a, D> {
     }
 
     fn merged_map(&self, objects: &[ObjId], path: &mut Vec<String>) -> Map<String, Json> {
-        let keys: BTreeSet<String> =
-            objects.iter().flat_map(|object| self.doc.keys(object)).collect();
         let mut json = Map::new();
-        for key in keys {
+        for key in self.keys(objects) {
             let slots = self.slots(objects, &Prop::Map(key.clone()));
             path.push(key.clone());
             let shown = self.show(&slots, path);

@@ -49,6 +49,22 @@ fn run(
     Ok(hash)
 }
 
+/// Applies edits as one change, one after the other, even if they change nothing.
+pub(super) fn steps(
+    document: &mut Document,
+    edits: &[Edit],
+    author: &Author,
+    policies: &Policies,
+) -> Result<Change, EditError> {
+    let Document { doc, admissions } = document;
+    doc.set_actor(actor(author.origin));
+    let options = || options(author, author.message.text());
+    let hash = run(doc.transaction(), edits, false, policies, admissions, options())?;
+    let hash = hash.unwrap_or_else(|| doc.empty_commit(options()));
+    let change = doc.get_change_by_hash(&hash).expect("the change was just made");
+    Ok(stored(&change))
+}
+
 /// Makes a change that writes nothing and follows everything that is known.
 pub(super) fn mark(document: &mut Document, author: &Author) -> Change {
     let text = match document.exists() {

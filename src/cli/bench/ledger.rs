@@ -49,7 +49,7 @@ pub(super) fn measure(base: &Path, most: Duration) -> Result<Vec<Figures>, Failu
         ),
         (
             "ledger: one document",
-            LedgerFilter { document: Some(document(7)?.0), ..LedgerFilter::default() },
+            LedgerFilter { documents: Some([document(7)?.0].into()), ..LedgerFilter::default() },
         ),
     ];
     for (workload, filter) in pages {

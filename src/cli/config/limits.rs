@@ -256,6 +256,13 @@ const LIMITS: &[Limit] = &[
         set: |limits, value| limits.conflict_age = Duration::from_millis(value),
     },
     Limit {
+        key: "purge_age",
+        measure: Measure::Millis,
+        least: 0,
+        most: 3_650 * DAY,
+        set: |limits, value| limits.purge_age = Duration::from_millis(value),
+    },
+    Limit {
         key: "conflict_rows",
         measure: Measure::Count,
         least: 0,

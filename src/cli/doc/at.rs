@@ -34,7 +34,7 @@ impl At {
         if hashes.iter().all(|hash| hash.len() == HASH_DIGITS) {
             return Ok(hashes.join(","));
         }
-        let (known, _) = history::fetch(client, name, None, SEARCHED).await?;
+        let (known, _) = history::fetch(client, name, None, None, SEARCHED).await?;
         let known = known.into_iter().map(Change::read).collect::<Result<Vec<_>, _>>()?;
         let whole = hashes.iter().map(|hash| complete(hash, &known));
         Ok(whole.collect::<Result<Vec<_>, _>>()?.join(","))

@@ -35,6 +35,10 @@ pub(super) struct GetArgs {
     #[arg(long, conflicts_with = "at")]
     conflicts: bool,
 
+    /// As an epoch showed it last, by its number: `anabranch doc epochs` lists them
+    #[arg(long, value_name = "N", conflicts_with_all = ["at", "conflicts"])]
+    epoch: Option<u32>,
+
     #[command(flatten)]
     reading: ReadingArgs,
 
@@ -49,7 +53,11 @@ pub(super) async fn run(args: GetArgs) -> Result<(), Failure> {
         Some(at) => Some(at.written(&mut client, &args.name).await?),
         None => None,
     };
-    let query = [("at", at), ("conflicts", args.conflicts.then(|| "true".to_owned()))];
+    let query = [
+        ("at", at),
+        ("conflicts", args.conflicts.then(|| "true".to_owned())),
+        ("epoch", args.epoch.map(|epoch| epoch.to_string())),
+    ];
     let call = Call::get(target(&document_path(&args.name), &query))
         .header("session-token", args.token.as_deref())?;
     let reply = client.send(call).await?;

@@ -30,6 +30,10 @@ pub(super) struct HistoryArgs {
     #[arg(long, value_name = "PATH")]
     path: Option<String>,
 
+    /// Of this epoch, by its number; of the newest if it is not given
+    #[arg(long, value_name = "N")]
+    epoch: Option<u32>,
+
     /// At most so many
     #[arg(long, default_value_t = 100, value_name = "N")]
     limit: usize,
@@ -133,7 +137,8 @@ pub(super) fn writer(
 /// Runs the command.
 pub(super) async fn run(args: HistoryArgs) -> Result<(), Failure> {
     let mut client = args.reading.client(&args.node)?;
-    let (found, more) = fetch(&mut client, &args.name, args.path.as_deref(), args.limit).await?;
+    let (found, more) =
+        fetch(&mut client, &args.name, args.path.as_deref(), args.epoch, args.limit).await?;
     if args.output == Format::Json {
         print_json(&Value::Array(found))?;
     } else {
@@ -159,6 +164,7 @@ pub(in crate::cli) async fn fetch(
     client: &mut Client,
     name: &DocumentName,
     path: Option<&str>,
+    epoch: Option<u32>,
     limit: usize,
 ) -> Result<(Vec<Value>, bool), Failure> {
     let route = path_below("history", name);
@@ -169,6 +175,7 @@ pub(in crate::cli) async fn fetch(
             ("limit", Some((limit - found.len()).min(PAGE).to_string())),
             ("cursor", cursor.take()),
             ("path", path.map(str::to_owned)),
+            ("epoch", epoch.map(|epoch| epoch.to_string())),
         ];
         let mut body = client.send(Call::get(target(&route, &query))).await?.json()?;
         found.append(&mut take_list(&mut body, "changes")?);

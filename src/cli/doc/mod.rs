@@ -4,6 +4,7 @@ mod at;
 mod blame;
 mod body;
 mod diff;
+mod epoch;
 mod get;
 mod history;
 mod ls;
@@ -38,6 +39,11 @@ enum DocCommand {
     Diff(diff::DiffArgs),
     Blame(blame::BlameArgs),
     Revert(revert::RevertArgs),
+    Undelete(epoch::UndeleteArgs),
+    Compact(epoch::CompactArgs),
+    Purge(epoch::PurgeArgs),
+    Epochs(epoch::EpochsArgs),
+    Quarantine(epoch::QuarantineArgs),
 }
 
 /// Runs the command.
@@ -55,6 +61,11 @@ pub(crate) async fn run(args: DocArgs) -> Result<(), Failure> {
         DocCommand::Diff(args) => diff::run(args).await,
         DocCommand::Blame(args) => blame::run(args).await,
         DocCommand::Revert(args) => revert::run(args).await,
+        DocCommand::Undelete(args) => epoch::undelete(args).await,
+        DocCommand::Compact(args) => epoch::compact(args).await,
+        DocCommand::Purge(args) => epoch::purge(args).await,
+        DocCommand::Epochs(args) => epoch::epochs(args).await,
+        DocCommand::Quarantine(args) => epoch::quarantine(args).await,
     }
 }
 

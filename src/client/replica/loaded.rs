@@ -36,7 +36,10 @@ pub(crate) enum LocalWrite<'a> {
 /// One loaded document.
 #[derive(Debug)]
 pub(super) struct Loaded {
+    /// Under which it is stored here; the same for all epochs.
     pub(super) id: DocumentId,
+    /// The epoch that it holds.
+    epoch: DocumentId,
     pub(super) name: DocumentName,
     pub(super) document: Document,
     pub(super) ledger: Ledger,
@@ -87,8 +90,10 @@ impl Loaded {
         let rows = reading.all(LEDGER, key)?;
         let ledger = Ledger::read(rows.iter().map(|(_, row)| row.as_ref()));
         let value = document.value(policies);
+        let epoch = row.as_ref().and_then(|row| row.epoch).unwrap_or(id);
         Ok(Self {
             id,
+            epoch,
             name: name.clone(),
             ledger: ledger.map_err(|_| damaged(LEDGER.name()))?,
             value,
@@ -130,7 +135,7 @@ impl Loaded {
         if let Some(change) = &change {
             check_change(change)?;
             let made = Collisions::made(&self.document, change.hash);
-            self.ledger.absorb(&self.document, self.id, policies, &made);
+            self.ledger.absorb(&self.document, self.epoch, policies, &made);
             self.stored(1);
             self.unsynced = self.unsynced.saturating_add(1);
             self.show(policies);
@@ -138,6 +143,33 @@ impl Loaded {
             check_size(shown, limits)?;
         }
         Ok(change)
+    }
+
+    /// Goes on to the epoch that a node has, and tells whether that is another one: then the
+    /// document is empty, and takes in the changes of that epoch.
+    pub(super) fn follow(&mut self, there: DocumentId) -> Result<bool, Error> {
+        if there == self.epoch {
+            return Ok(false);
+        }
+        let after = |id: &DocumentId| Some(id.next_epoch());
+        let later = std::iter::successors(Some(self.epoch), after).take(MAX_EPOCHS);
+        if !later.into_iter().any(|id| id == there) {
+            let message = format!("the region has not heard yet how {} goes on", self.name);
+            return Err(Error::new(ErrorKind::Stale, "region_behind", message));
+        }
+        if self.unsynced > 0 {
+            let message = format!(
+                "{} goes on in a new epoch, and changes of this client are of the old one: they \
+                 are kept until a region takes them, or they are discarded",
+                self.name
+            );
+            return Err(Error::new(ErrorKind::Conflict, "epoch_closed", message));
+        }
+        self.epoch = there;
+        self.document = Document::new();
+        self.ledger = Ledger::default();
+        (self.value, self.known, self.since_snapshot) = (None, Vec::new(), 0);
+        Ok(true)
     }
 
     /// Takes in changes of a node.
@@ -155,7 +187,7 @@ impl Loaded {
         let new: Vec<_> = applied.new.iter().filter_map(|at| changes.get(*at).cloned()).collect();
         let summaries = new.iter().map(inspect).collect::<Result<Vec<_>, _>>()?;
         let last = changes.last().map(inspect).transpose()?;
-        self.ledger.absorb(&self.document, self.id, policies, &applied.collisions);
+        self.ledger.absorb(&self.document, self.epoch, policies, &applied.collisions);
         self.note_known(last.map(|last| last.hash));
         self.stored(new.len());
         self.show(policies);
@@ -174,6 +206,7 @@ impl Loaded {
             name: self.name.clone(),
             digest: Digest(self.document.digest()),
             known: self.known.clone(),
+            epoch: Some(self.epoch).filter(|epoch| *epoch != self.id),
             json: self.value.as_ref().map(|value| Bytes::from(json::canonical(value))),
         }
     }
@@ -221,6 +254,7 @@ impl Loaded {
         let kept = kept.filter(|change| !unwanted.contains(&change.hash));
         let mut left = Self {
             id: self.id,
+            epoch: self.epoch,
             name: self.name.clone(),
             document: Document::new(),
             ledger: Ledger::default(),
@@ -245,7 +279,7 @@ impl Loaded {
 
     fn show(&mut self, policies: &Policies) {
         if !self.ledger.is_empty() {
-            self.ledger.decide(&self.document, self.id, policies);
+            self.ledger.decide(&self.document, self.epoch, policies);
         }
         self.value = self.document.value(policies);
     }
@@ -296,6 +330,9 @@ fn not_found(name: &DocumentName) -> Error {
 pub(super) fn number_of(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().filter(|_| key.len() == 24).map(|number| u64::from_be_bytes(*number))
 }
+
+/// Epochs that a client may have missed: a document is compacted when its history is long.
+const MAX_EPOCHS: usize = 4_096;
 
 /// Changes that are remembered as known to a node, while there is something to push.
 const MAX_KNOWN: usize = 32;

@@ -10,7 +10,7 @@
 
 use std::borrow::Cow;
 
-use anabranch_crdt::ids::{ChangeHash, DocumentName};
+use anabranch_crdt::ids::{ChangeHash, DocumentId, DocumentName};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
@@ -27,6 +27,8 @@ pub(super) struct Row {
     pub(super) digest: Digest,
     /// Changes that a node had with all their ancestors.
     pub(super) known: Vec<ChangeHash>,
+    /// The epoch that it holds, if it is not the first.
+    pub(super) epoch: Option<DocumentId>,
     /// Canonical JSON; `None` for a document that is deleted.
     pub(super) json: Option<Bytes>,
 }
@@ -40,6 +42,8 @@ struct WireRow<'a> {
     digest: Packed<'a>,
     #[serde(borrow)]
     known: Vec<Packed<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<Packed<'a>>,
     #[serde(borrow)]
     json: Option<Packed<'a>>,
 }
@@ -60,6 +64,7 @@ impl Row {
             name: self.name.to_string().into(),
             digest: Packed(&self.digest.0),
             known: self.known.iter().map(|hash| Packed(&hash.0)).collect(),
+            epoch: self.epoch.as_ref().map(|epoch| Packed(epoch.as_bytes())),
             json: self.json.as_deref().map(Packed),
         })
     }
@@ -68,10 +73,14 @@ impl Row {
         let damaged = || damaged(table);
         let wire: WireRow<'_> = serde_cbor::from_slice(body).map_err(|_| damaged())?;
         let hash = |known: Packed<'_>| known.0.try_into().map(ChangeHash).map_err(|_| damaged());
+        let epoch = |epoch: Packed<'_>| {
+            epoch.0.try_into().map(DocumentId::from_bytes).map_err(|_| damaged())
+        };
         Ok(Self {
             name: wire.name.parse().map_err(|_| damaged())?,
             digest: Digest(wire.digest.0.try_into().map_err(|_| damaged())?),
             known: wire.known.into_iter().map(hash).collect::<Result<_, _>>()?,
+            epoch: wire.epoch.map(epoch).transpose()?,
             json: wire.json.map(|json| Bytes::copy_from_slice(json.0)),
         })
     }

@@ -28,6 +28,8 @@ pub(crate) struct Push {
 #[derive(Debug, Clone)]
 pub(crate) struct Pulled {
     pub(crate) name: DocumentName,
+    /// The epoch that it sent.
+    pub(crate) document: DocumentId,
     pub(crate) changes: Vec<Bytes>,
 }
 
@@ -145,7 +147,7 @@ impl Replica {
     pub(crate) fn take_in(&mut self, pulled: Vec<Pulled>) -> Result<Vec<TakenIn>, Error> {
         let (mut taken, mut staged) = (Vec::new(), Vec::new());
         let mut rolled_back = false;
-        for Pulled { name, changes } in pulled {
+        for Pulled { name, document, changes } in pulled {
             let mut loaded = match self.take(&name) {
                 Ok(loaded) => loaded,
                 Err(error) => {
@@ -153,9 +155,17 @@ impl Replica {
                     continue;
                 }
             };
+            let begins_anew = match loaded.follow(document) {
+                Ok(begins_anew) => begins_anew,
+                Err(error) => {
+                    self.cache.put(loaded);
+                    taken.push(TakenIn { name, outcome: Err(error) });
+                    continue;
+                }
+            };
             let (number, policies) = (loaded.next, self.policies(&name));
             match loaded.absorb(&changes, &policies) {
-                Ok(absorbed) if absorbed.new.is_empty() && changes.is_empty() => {
+                Ok(absorbed) if absorbed.new.is_empty() && changes.is_empty() && !begins_anew => {
                     self.cache.put(loaded);
                 }
                 Ok(absorbed) => {
@@ -163,7 +173,7 @@ impl Replica {
                     let prepared = Prepared::new(&mut loaded)?;
                     let counted = (absorbed.new.len(), prepared.changed.clone());
                     taken.push(TakenIn { name, outcome: Ok(counted) });
-                    staged.push((loaded, number, absorbed.new, prepared));
+                    staged.push((loaded, number, absorbed.new, prepared, begins_anew));
                 }
                 Err(error) => {
                     let message = format!("{name}: what the node sent {error}");
@@ -181,7 +191,11 @@ impl Replica {
             if let Some(writer) = renewed {
                 write_writer(writing, writer, &fingerprint)?;
             }
-            for (loaded, number, new, prepared) in &staged {
+            for (loaded, number, new, prepared, begins_anew) in &staged {
+                let of_old = [SNAPSHOTS, TAILS, LEDGER].into_iter().filter(|_| *begins_anew);
+                of_old
+                    .into_iter()
+                    .try_for_each(|table| writing.clear(table, loaded.id.as_bytes()))?;
                 for (number, change) in (*number..).zip(new) {
                     writing.put(TAILS, &change_key(loaded.id, number), change)?;
                 }
@@ -193,7 +207,7 @@ impl Replica {
             tracing::warn!(retired = %self.writer, %writer, "the replica was rolled back: new writer");
             self.writer = writer;
         }
-        for (mut loaded, _, _, prepared) in staged {
+        for (mut loaded, _, _, prepared, _) in staged {
             prepared.done(&mut loaded);
             self.cache.put(loaded);
         }

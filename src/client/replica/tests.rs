@@ -214,7 +214,8 @@ fn a_rolled_back_replica_takes_a_new_id() {
     };
     let edits = anabranch_crdt::edit::difference(&json!({ "step": 1 }), &json!({ "step": 2 }));
     let forgotten = there.edit(&edits, &author, &Policies::default()).unwrap().unwrap();
-    let pulled = Pulled { name: name("notes/a"), changes: vec![forgotten.bytes] };
+    let document = DocumentId::from(&name("notes/a"));
+    let pulled = Pulled { name: name("notes/a"), document, changes: vec![forgotten.bytes] };
     replica.take_in(vec![pulled]).unwrap();
     assert_eq!(value(&mut replica, "notes/a"), json!({ "step": 2 }));
     let renewed = replica.writer();

@@ -85,8 +85,8 @@ impl ConflictSummary {
 pub struct LedgerFilter {
     /// The collection of the document.
     pub collection: Option<CollectionName>,
-    /// The document.
-    pub document: Option<DocumentId>,
+    /// The documents: one, and those that are earlier epochs of it.
+    pub documents: Option<BTreeSet<DocumentId>>,
     /// The path, or one around it.
     pub path: Option<Path>,
     /// What collided.
@@ -105,7 +105,7 @@ impl LedgerFilter {
     /// Tells whether the filter passes a row of a document.
     #[must_use]
     pub fn passes(&self, document: DocumentId, summary: &ConflictSummary) -> bool {
-        self.document.is_none_or(|wanted| wanted == document)
+        self.documents.as_ref().is_none_or(|wanted| wanted.contains(&document))
             && self.collection.as_ref().is_none_or(|wanted| summary.collection() == Some(wanted))
             && self.state.is_none_or(|wanted| wanted == summary.state)
             && self.kind.is_none_or(|wanted| wanted == summary.kind)

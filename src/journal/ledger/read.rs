@@ -28,8 +28,8 @@ pub(in crate::journal) fn page(
     after: Option<LedgerPosition>,
     limit: usize,
 ) -> Result<LedgerPage, ReadError> {
-    match filter.document {
-        Some(document) => page_of(transaction, document, filter, after, limit),
+    match &filter.documents {
+        Some(documents) => page_of(transaction, documents, filter, after, limit),
         // Nothing is earlier than that.
         None if filter.until == Some(Timestamp(0)) => Ok(LedgerPage::default()),
         None if Sieve::counts(filter) => counted_page(transaction, filter, after, limit),
@@ -105,29 +105,31 @@ pub(in crate::journal) fn rows(
     Ok(found)
 }
 
-/// A page of one document, whose rows are all looked at; only those of the page are copied.
+/// A page of some documents, whose rows are all looked at; only those of the page are copied.
 fn page_of(
     transaction: &ReadTransaction,
-    document: DocumentId,
+    documents: &BTreeSet<DocumentId>,
     filter: &LedgerFilter,
     after: Option<LedgerPosition>,
     limit: usize,
 ) -> Result<LedgerPage, ReadError> {
     let table = open(transaction, &CONFLICTS)?;
-    let (first, last) = table::conflict_bounds(document);
     let mut found = Vec::new();
-    for pair in table.range::<&[u8; 32]>(&first..=&last).map_err(unreadable)? {
-        let (key, value) = pair.map_err(unreadable)?;
-        let (_, conflict) = table::conflict_parts(key.value())?;
-        let (summary, _) = record::row(key.value(), value.value())?;
-        if filter.passes(document, &summary) {
-            found.push((LedgerPosition { at: summary.at, conflict }, value));
+    for document in documents.iter().copied() {
+        let (first, last) = table::conflict_bounds(document);
+        for pair in table.range::<&[u8; 32]>(&first..=&last).map_err(unreadable)? {
+            let (key, value) = pair.map_err(unreadable)?;
+            let (_, conflict) = table::conflict_parts(key.value())?;
+            let (summary, _) = record::row(key.value(), value.value())?;
+            if filter.passes(document, &summary) {
+                found.push((LedgerPosition { at: summary.at, conflict }, document, value));
+            }
         }
     }
-    found.sort_by_key(|(position, _)| place(position));
+    found.sort_by_key(|(position, ..)| place(position));
     let total = found.len() as u64;
     let mut page = Page::new(transaction, limit)?;
-    for (position, value) in found {
+    for (position, document, value) in found {
         let behind = after.is_none_or(|after| place(&position) > place(&after));
         if behind && !page.is_full() {
             let key = table::conflict_key(document, position.conflict);

@@ -85,6 +85,11 @@ impl Model {
             Row::Conflict(document, conflict, None) => {
                 self.conflicts.remove(&(document, conflict));
             }
+            Row::Archived(..)
+            | Row::Epoch(..)
+            | Row::SetAside(..)
+            | Row::Emptied { .. }
+            | Row::Stripped(..) => unreachable!("these tests close no document"),
             Row::Redecided(collection, record) => {
                 self.redecided.insert(collection, record);
             }

@@ -101,7 +101,7 @@ fn filters() -> Vec<LedgerFilter> {
     }
     filters.push(LedgerFilter { leaders: Some([origin(2), origin(9)].into()), ..none.clone() });
     filters.push(LedgerFilter { leaders: Some(BTreeSet::new()), ..none.clone() });
-    let own = LedgerFilter { document: Some(document(1)), ..none };
+    let own = LedgerFilter { documents: Some([document(1)].into()), ..none };
     filters.push(LedgerFilter { state: Some(ConflictState::Open), ..own.clone() });
     filters.push(own);
     filters

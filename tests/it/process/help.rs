@@ -31,7 +31,8 @@ fn check(path: &[&str]) -> Vec<String> {
 #[test]
 fn every_command_has_help_with_examples() {
     let expected = "serve, dev, pki init, pki issue, pki show, doc get, doc put, doc patch, \
-                    doc delete, doc ls, doc history, doc diff, doc blame, doc revert, \
+                    doc delete, doc ls, doc history, doc diff, doc blame, doc revert, doc undelete, doc compact, doc purge, doc epochs, \
+                    doc quarantine, \
                     conflicts list, conflicts show, conflicts watch, conflicts resolve, \
                     conflicts dismiss, conflicts reopen, conflicts undo, conflicts stats, \
                     conflicts explain, collections list, collections get, collections set, \

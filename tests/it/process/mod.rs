@@ -15,6 +15,7 @@ mod concerns;
 mod conflicts;
 mod dev;
 mod docs;
+mod epochs;
 mod help;
 mod http;
 mod identity;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-pub(crate) use client::{Call, Client, encoded};
+pub(crate) use client::{Call, Client, Reply, encoded};
 pub(crate) use cluster::{Cluster, Plan};
 
 /// Looks again and again until `probe` answers `Ok`; after [`PATIENCE`] the test fails with what

@@ -115,9 +115,16 @@ impl Case<'_> {
             let state = match act.act {
                 Act::Dismiss(_) => ConflictState::Dismissed,
                 Act::Reopen(_) | Act::Undo(_) => ConflictState::Open,
-                Act::Write | Act::Delete | Act::Resolve(_) | Act::Revert | Act::Policy => {
-                    ConflictState::Resolved
-                }
+                Act::Write
+                | Act::Delete
+                | Act::Resolve(_)
+                | Act::Revert
+                | Act::Undelete
+                | Act::Compact
+                | Act::Purge
+                | Act::Open
+                | Act::Late
+                | Act::Policy => ConflictState::Resolved,
             };
             return (state, Some(act.clone()));
         }

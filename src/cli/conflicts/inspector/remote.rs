@@ -119,7 +119,7 @@ pub(super) async fn list(client: &mut Client, state: Option<State>) -> Result<Li
 async fn history(client: &mut Client, document: &str) -> Result<Vec<Change>, Failure> {
     let name: DocumentName =
         document.parse().map_err(|error| Failure::General(format!("{document}: {error}")))?;
-    let (found, _) = fetch_history(client, &name, None, CHANGES).await?;
+    let (found, _) = fetch_history(client, &name, None, None, CHANGES).await?;
     found.into_iter().map(Change::read).collect()
 }
 
