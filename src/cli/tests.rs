@@ -46,7 +46,6 @@ fn wrong_arguments_exit_with_2_and_say_why() {
         ("srve", "similar subcommand exists: 'serve'"),
         ("serve --region a --data d --cache 5", "at least 1MiB"),
         ("serve --region a --data d --http localhost", "invalid socket address"),
-        ("serve --data d", "--region"),
         ("doc get paris", "write collection/key"),
         ("doc put c/k", "required"),
         ("doc put c/k {} --file f", "cannot be used with"),

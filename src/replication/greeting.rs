@@ -87,6 +87,9 @@ impl Replication {
         if before != Some(hello.origin) {
             self.rush_digests(turn);
         }
+        if before.is_none() {
+            self.introduce_neighbours(region, &hello, turn);
+        }
         self.note_gaps(region, turn.monotonic(), turn);
         self.pump(region, turn);
         self.compare_members(region, members, turn);
@@ -101,7 +104,7 @@ impl Replication {
         if let Some(link) = self.link_mut(region) {
             let before = std::mem::replace(&mut link.direct, digest.direct.into_iter().collect());
             let lost = before.difference(&link.direct).copied().collect();
-            self.make_up_for(region, &lost);
+            self.make_up_for(region, &lost, turn);
         }
         self.offer_what_is_missing(region, turn);
         if digest.clock > Timestamp::default() {

@@ -319,13 +319,19 @@ impl Replication {
     }
 
     /// Has a peer told everything of the regions that it has just lost its links to.
-    pub(super) fn make_up_for(&mut self, region: &RegionName, lost: &BTreeSet<Origin>) {
+    pub(super) fn make_up_for(
+        &mut self,
+        region: &RegionName,
+        lost: &BTreeSet<Origin>,
+        turn: &mut Turn<'_>,
+    ) {
         let Self { rows, peers, .. } = self;
         let Some(link) = peers.get_mut(region).and_then(|peer| peer.link.as_mut()) else { return };
         let lost = rows.iter().filter(|(name, row)| lost.contains(&row.origin) && *name != region);
         for (name, row) in lost {
             link.news.note(name, row.held.iter().map(|dot| dot.origin));
         }
+        self.send_news(turn);
     }
 
     /// Sends what is new to those peers that have not just been told something.

@@ -75,6 +75,29 @@ impl Replication {
         }
     }
 
+    /// Names the origins of other peers to one that has just come: what they write first would
+    /// wait there for their names.
+    pub(super) fn introduce_neighbours(
+        &mut self,
+        region: &RegionName,
+        hello: &Hello,
+        turn: &mut Turn<'_>,
+    ) {
+        let is_known = |origin: &Origin| {
+            hello.direct.contains(origin) || hello.names.iter().any(|named| named.origin == *origin)
+        };
+        let others = self.greeted().map(|(_, _, _, owner)| owner);
+        let unknown = others.filter(|owner| *owner != hello.origin && !is_known(owner));
+        let names: BTreeMap<Origin, Named> =
+            unknown.filter_map(|owner| Some((owner, self.named(owner)?))).collect();
+        if names.is_empty() {
+            return;
+        }
+        if let Some(link) = self.link_mut(region) {
+            turn.send(link.id, Frame::Names(names.into_values().collect()).encode());
+        }
+    }
+
     /// Takes names from hearsay: only those that are not known yet.
     pub(super) fn learn_names(
         &mut self,

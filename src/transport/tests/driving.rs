@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::rig::{Pki, nowhere, region, settings, soon};
-use crate::journal::{Commit, Draft, Journal, JournalOptions};
+use crate::journal::{Commit, Draft, Journal, JournalOptions, Standing};
 use crate::replication::PeerStatus;
 use crate::transport::{LinkState, Transport, TransportHooks, commit_channel};
 
@@ -78,6 +78,8 @@ impl Site {
 
     /// Commits `count` changes, and returns what is durable then.
     async fn write(&self, count: usize) -> VersionVector {
+        let mut standing = self.journal.standing();
+        soon(standing.wait_for(|standing| *standing == Standing::Settled)).await.unwrap();
         let mut last = None;
         for n in 0..count {
             let (done, outcome) = oneshot::channel();
