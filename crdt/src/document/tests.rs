@@ -198,6 +198,19 @@ fn check(regions: &[Region], json: &Value, state: ConflictState, values: &[Value
 
 const ID: DocumentId = DocumentId(Uuid::from_bytes([7; 16]));
 
+/// Automerge reads a change whose value was damaged on the way as another change.
+#[test]
+fn a_damaged_change_is_no_other_change() {
+    let mut region = Region::new(1, &Policies::default());
+    region.set("/a", json!("a long enough value"));
+    let mut bytes = region.log[0].change.to_vec();
+    let at = bytes.windows(4).position(|part| part == b"long").unwrap();
+    bytes[at] = b'L';
+    let damaged = Admitted { change: bytes.into(), ..region.log[0].clone() };
+    let error = Document::new().apply(&[damaged], &Policies::default()).unwrap_err();
+    assert!(matches!(error, ApplyError::Malformed(_)), "{error}");
+}
+
 #[test]
 fn concurrent_values_stay_open_under_auto_until_someone_writes() {
     let mut regions = pair(Policy::Auto);
