@@ -15,7 +15,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let path = prop::sample::select(vec!["/n", "/m/n"]);
+    let path = prop::sample::select(vec!["/n", "/m/n", "/list/0"]);
     prop_oneof![
         4 => (0..3_usize, path, -5..50_i64).prop_map(|(r, p, by)| Step::Increment(r, p, by)),
         1 => (0..3_usize).prop_map(Step::Map),
@@ -37,8 +37,8 @@ impl Count {
             Step::Increment(region, path, by) => {
                 let region = &mut regions[*region];
                 let changes = region.log.len();
-                let edit = Edit::Increment { path: path.parse().unwrap(), by: *by };
-                if region.edit(&[edit]).is_ok() {
+                let edit = |by| Edit::Increment { path: path.parse().unwrap(), by };
+                if region.edit(&[edit(by - 2), edit(2)]).is_ok() {
                     self.added.insert(region.log[changes].change.clone(), (*path, *by));
                 }
             }
@@ -57,7 +57,7 @@ impl Count {
     /// Checks that a region shows the sum of the increments that it knows of.
     fn check(&self, region: &Region) -> Result<(), TestCaseError> {
         let json = region.json();
-        for (path, start) in [("/n", self.start), ("/m/n", 0)] {
+        for (path, start) in [("/n", self.start), ("/m/n", 0), ("/list/0", self.start)] {
             let known = region.log.iter().filter_map(|change| self.added.get(&change.change));
             let sum: i64 = known.filter(|(at, _)| *at == path).map(|(_, by)| by).sum();
             let shown = json.pointer(path).map_or(0, |count| count.as_i64().unwrap());
@@ -77,7 +77,7 @@ proptest! {
     ) {
         let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &Policies::default())).collect();
         if let Some(start) = start {
-            regions[0].set("/n", json!(start));
+            regions[0].set("/n", json!(start)).set("/list", json!([start]));
             exchange(&mut regions);
         }
         let mut count = Count { start: start.unwrap_or_default(), ..Count::default() };
