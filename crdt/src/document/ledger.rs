@@ -8,13 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use automerge::{ObjType, ScalarValue};
+use automerge::{ObjId, ObjType, ScalarValue};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::collisions::{self, Action, Collisions, Touch};
-use super::register::{Register, Step, path_at, value_at};
-use super::view::{hydrated_json, scalar_json};
+use super::register::{Register, Step, object_name, path_at, value_at};
+use super::view::{View, hydrated_json, scalar_json};
 use super::{ApplyError, Document, standin, writer};
 use crate::conflict::{Candidate, Conflict, ConflictId, ConflictState, Settlement};
 use crate::edit::Path;
@@ -601,6 +601,18 @@ impl Row {
 
 fn member(document: &Document, touch: &Touch) -> Member {
     let (what, value) = deed(document, touch);
+    let replaced = match what {
+        What::Increment => touch.replaced.iter().map(|name| original(document, name)).collect(),
+        What::Scalar
+        | What::Counter
+        | What::Map
+        | What::List
+        | What::Text
+        | What::Edited
+        | What::Cleared
+        | What::Deleted
+        | What::Removed => touch.replaced.clone(),
+    };
     Member {
         writer: touch.writer,
         leader: touch.leader,
@@ -609,8 +621,17 @@ fn member(document: &Document, touch: &Touch) -> Member {
         change: ChangeHash(touch.change.0),
         what,
         value,
-        replaced: touch.replaced.clone(),
+        replaced,
     }
+}
+
+/// The counter that an increment is of: what was added to a stand-in counts for what that stands
+/// in for.
+fn original(document: &Document, counter: &str) -> String {
+    let Some((number, actor)) = standin::parse(counter) else { return counter.to_owned() };
+    let policies = Policies::default();
+    let view = View::new(&document.doc, &policies, &document.admissions);
+    object_name(&view.original_of(&ObjId::Id(number, actor, 0)))
 }
 
 /// What an operation did, and the value that its writer saw once it was done.

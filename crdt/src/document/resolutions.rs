@@ -352,16 +352,21 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// Tells whether an operation is a counter that a candidate adds to.
+    /// Tells whether an operation is a counter that still counts: increments do not replace it,
+    /// and its writer may have gone on with another one.
     fn counts(&self, operation: &str) -> bool {
-        let mut candidates = self.conflict.candidates.iter();
-        candidates.any(|candidate| {
-            let mut members = self.row.members.iter();
-            let member = members.find(|((_, known), _)| *known == candidate.id);
-            member.is_some_and(|(_, m)| {
-                m.what == What::Increment && m.replaced.iter().any(|name| name == operation)
-            })
-        })
+        let members = &self.row.members;
+        let added = members.values().filter(|m| m.what == What::Increment);
+        let made =
+            members.iter().find(|((_, known), m)| known == operation && m.what == What::Counter);
+        match made {
+            None => added.flat_map(|m| &m.replaced).any(|name| name == operation),
+            Some(((number, _), made)) => !members.iter().any(|((later, _), m)| {
+                let rewritten = m.writer == made.writer && later > number;
+                let replaced = m.replaced.iter().any(|name| name == operation);
+                m.what != What::Increment && (rewritten || replaced)
+            }),
+        }
     }
 
     fn of(&self, candidate: &Candidate) -> Vec<&Slot> {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use automerge::legacy::OpId;
 use automerge::{
     ActorId, Automerge, ChangeHash, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue,
     ScalarValueRef, Value, ValueRef, hydrate, transaction::Transaction,
@@ -421,6 +422,14 @@ pub(super) fn count(held: &Held) -> Option<i64> {
     match held {
         Held::Scalar(scalar) => scalar.as_i64(),
         Held::Object(_) => None,
+    }
+}
+
+/// Returns the name of an operation as change operations hold it; the root has none.
+pub(super) fn op_id(id: &ObjId) -> Option<OpId> {
+    match id {
+        ObjId::Root => None,
+        ObjId::Id(counter, actor, _) => Some(OpId::new(*counter, actor)),
     }
 }
 

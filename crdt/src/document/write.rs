@@ -1,12 +1,15 @@
 //! Edits as Automerge operations, one change for each request.
 
-use super::view::{Held, Slot, View, count, merged_maps};
+use std::collections::BTreeSet;
+
+use super::view::{Held, Slot, View, count, merged_maps, op_id};
 use super::{Admissions, Author, Change, Document, actor, stored};
 use crate::edit::{Edit, EditError, Path};
 use crate::policy::Policies;
+use automerge::legacy::{OpId, OpType};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
-    AutomergeError, ChangeHash, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, hydrate,
+    Automerge, AutomergeError, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, hydrate,
 };
 use serde_json::Value as Json;
 
@@ -20,11 +23,20 @@ pub(super) fn edit(
     let missing = !document.exists();
     let Document { doc, admissions } = document;
     doc.set_actor(actor(author.origin));
-    // Fields that are written in one step stand behind every operation there is, and what was
-    // inside deleted objects has to stand behind the root's.
-    let new = doc.get_heads().is_empty();
     let options = || options(author, author.message.text());
-    let hash = match run(doc.transaction(), edits, new, policies, admissions, options())? {
+    let (tx, others) = Writer::run(doc, edits, policies, admissions)?;
+    let hash = if others.is_empty() {
+        tx.commit_with(options()).0
+    } else {
+        tx.rollback();
+        let mut copy = doc.clone();
+        let (tx, _) = Writer::run(&mut copy, edits, policies, admissions)?;
+        let made = tx.commit_with(options()).0.and_then(|hash| copy.get_change_by_hash(&hash));
+        let change = made.map(|change| leave_out(&change, &others));
+        doc.apply_changes(change.clone()).map_err(defect)?;
+        change.map(|change| change.hash())
+    };
+    let hash = match hash {
         Some(hash) => hash,
         None if missing => doc.empty_commit(options()),
         None => return Ok(None),
@@ -32,21 +44,18 @@ pub(super) fn edit(
     Ok(doc.get_change_by_hash(&hash).as_ref().map(stored))
 }
 
-fn run(
-    tx: Transaction<'_>,
-    edits: &[Edit],
-    new: bool,
-    policies: &Policies,
-    admissions: &Admissions,
-    options: CommitOptions,
-) -> Result<Option<ChangeHash>, EditError> {
-    let mut writer = Writer { tx, policies, admissions };
-    match first_fields(edits).filter(|_| new) {
-        Some(fields) => writer.tx.init_root_from_hydrate(&fields?).map_err(defect)?,
-        None => edits.iter().try_for_each(|edit| writer.edit(edit))?,
+/// Returns a change whose increments do not add to some counters. Automerge adds to every counter
+/// that stands in a place, and they would show the sum of that.
+fn leave_out(change: &automerge::Change, others: &BTreeSet<OpId>) -> automerge::Change {
+    let mut change = change.decode();
+    for operation in &mut change.operations {
+        if matches!(operation.action, OpType::Increment(_)) {
+            let kept = operation.pred.iter().filter(|counter| !others.contains(counter));
+            operation.pred = kept.cloned().collect::<Vec<_>>().into();
+        }
     }
-    let (hash, _) = writer.tx.commit_with(options);
-    Ok(hash)
+    change.hash = None;
+    automerge::Change::from(change)
 }
 
 /// Applies edits as one change, one after the other, even if they change nothing.
@@ -110,6 +119,8 @@ struct Writer<'a> {
     tx: Transaction<'a>,
     policies: &'a Policies,
     admissions: &'a Admissions,
+    /// Counters that stand beside those that were added to.
+    others: BTreeSet<OpId>,
 }
 
 /// A field or an element, and what stands there.
@@ -120,7 +131,27 @@ struct Place {
     slots: Vec<Slot>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    /// Makes edits in a transaction that is still to be committed, and says which counters its
+    /// increments are to be taken off again.
+    fn run(
+        doc: &'a mut Automerge,
+        edits: &[Edit],
+        policies: &'a Policies,
+        admissions: &'a Admissions,
+    ) -> Result<(Transaction<'a>, BTreeSet<OpId>), EditError> {
+        // Fields that are written in one step stand behind every operation there is, and what was
+        // inside deleted objects has to stand behind the root's.
+        let new = doc.get_heads().is_empty();
+        let mut writer =
+            Self { tx: doc.transaction(), policies, admissions, others: BTreeSet::new() };
+        match first_fields(edits).filter(|_| new) {
+            Some(fields) => writer.tx.init_root_from_hydrate(&fields?).map_err(defect)?,
+            None => edits.iter().try_for_each(|edit| writer.edit(edit))?,
+        }
+        Ok((writer.tx, writer.others))
+    }
+
     fn edit(&mut self, edit: &Edit) -> Result<(), EditError> {
         match edit {
             Edit::Set { path, value } => self.set(path, value),
@@ -203,23 +234,54 @@ impl Writer<'_> {
 
     fn increment(&mut self, path: &Path, by: i64) -> Result<(), EditError> {
         let place = self.place(path)?;
-        let holder = place.holders.first().expect("a place has a holder").clone();
-        let single = matches!(place.slots.as_slice(), [slot] if slot.value.is_counter());
         let now = self.count_at(&place, path)?;
         if now.checked_add(by).is_none_or(|sum| sum.unsigned_abs() >= 1 << 53) {
             return Err(EditError::Unfit(format!("'{path}': the sum is beyond 2^53 - 1")));
         }
-        if !single {
-            if matches!(place.prop, Prop::Seq(_)) && place.slots.is_empty() {
-                return Err(missing(path));
-            }
-            let counter = ScalarValue::counter(now);
-            self.tx.put(&holder, place.prop.clone(), counter).map_err(defect)?;
-            for slot in place.slots.iter().filter(|slot| slot.holder != holder) {
-                self.tx.delete(&slot.holder, place.prop.clone()).map_err(defect)?;
+        let counter = self.goes_on(&place, path);
+        let holder = match &counter {
+            Some(counter) => counter.holder.clone(),
+            None => self.create(&place, path, now)?,
+        };
+        let stays = |other: &ObjId| {
+            let mut slots = place.slots.iter().filter(|slot| slot.holder == *other);
+            counter.is_some() && slots.any(|slot| slot.value.is_counter())
+        };
+        for other in place.holders.iter().filter(|other| **other != holder && !stays(other)) {
+            if place.slots.iter().any(|slot| slot.holder == *other) {
+                self.tx.delete(other, place.prop.clone()).map_err(defect)?;
             }
         }
         self.tx.increment(&holder, place.prop, by).map_err(defect)
+    }
+
+    /// The counter that an increment adds to. Of several that were created apart it is one that
+    /// other readers see. None of them is ever replaced by their sum: somebody who does not know
+    /// of that may add to them meanwhile.
+    fn goes_on(&mut self, place: &Place, path: &Path) -> Option<Slot> {
+        let shown = self.view().winner(&place.slots, path.tokens())?;
+        let alone = place.slots.len() == 1;
+        if !shown.value.is_counter() || !(alone || !self.policies.of(path).chooses()) {
+            return None;
+        }
+        let counters = || place.slots.iter().filter(|slot| slot.value.is_counter());
+        let seen = counters().filter(|slot| Some(&slot.holder) == place.holders.first()).last();
+        let counter = seen.or_else(|| counters().last())?;
+        let others = counters().filter(|slot| slot.operation != counter.operation);
+        let beside = others.filter(|slot| slot.holder == counter.holder);
+        self.others.extend(beside.filter_map(|slot| op_id(&slot.operation)));
+        Some(counter.clone())
+    }
+
+    /// Writes a counter in place of everything that stands there.
+    fn create(&mut self, place: &Place, path: &Path, count: i64) -> Result<ObjId, EditError> {
+        if matches!(place.prop, Prop::Seq(_)) && place.slots.is_empty() {
+            return Err(missing(path));
+        }
+        let holder = place.holders.first().expect("a place has a holder");
+        let counter = ScalarValue::counter(count);
+        self.tx.put(holder, place.prop.clone(), counter).map_err(defect)?;
+        Ok(holder.clone())
     }
 
     /// The number that an increment goes on from.

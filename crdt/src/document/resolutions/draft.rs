@@ -11,6 +11,7 @@ use automerge::{
 use uuid::Uuid;
 
 use super::super::standin::{NOTHING, knows};
+use super::super::view::op_id;
 use crate::ids::{Origin, Timestamp};
 use crate::message::{Act, Message, is_policy};
 
@@ -322,13 +323,6 @@ impl Writer<'_> {
 
 fn object_id(object: &ObjId) -> ObjectId {
     op_id(object).map_or(ObjectId::Root, ObjectId::Id)
-}
-
-fn op_id(id: &ObjId) -> Option<OpId> {
-    match id {
-        ObjId::Root => None,
-        ObjId::Id(counter, actor, _) => Some(OpId::new(*counter, actor)),
-    }
 }
 
 /// Policy changes in a row that nothing else has led to: several times as many as it takes to move

@@ -1,5 +1,7 @@
 //! Laws: whatever is written, in whatever order it arrives.
 
+mod counters;
+
 use proptest::prelude::*;
 
 use super::*;
