@@ -341,10 +341,11 @@ impl Writer {
         self.writable().map_err(CommitError::Storage)?;
         let origin = allowance.origin;
         let plan = Plan::after(&self.durable().vector);
-        let mut row = OriginRow { sequence: plan.vector.sequence(origin), ..OriginRow::default() };
-        if let Some(known) = self.shared.origins().known.get(&origin).cloned() {
-            (row.latest, row.region, row.log) = (known.latest, known.region, known.log);
-        }
+        let row = {
+            let origins = self.shared.origins();
+            let known = origins.known.get(&origin).cloned().unwrap_or_default();
+            known.row(plan.vector.sequence(origin), origins.chains.after(origin))
+        };
         let Self { shared, encoder, .. } = self;
         let step = |transaction: &WriteTransaction| sweep(transaction, encoder, row, allowance);
         match shared.store.write(step) {

@@ -9,7 +9,8 @@ use crate::policy::Policies;
 use automerge::legacy::{OpId, OpType};
 use automerge::transaction::{CommitOptions, Transactable, Transaction};
 use automerge::{
-    Automerge, AutomergeError, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue, hydrate,
+    Automerge, AutomergeError, ChangeHash, ObjId, ObjType, Prop, ROOT, ReadDoc, ScalarValue,
+    hydrate,
 };
 use serde_json::Value as Json;
 
@@ -21,27 +22,49 @@ pub(super) fn edit(
     policies: &Policies,
 ) -> Result<Option<Change>, EditError> {
     let missing = !document.exists();
+    let hash = match commit(document, edits, author, policies)? {
+        Some(hash) => hash,
+        None if missing => document.doc.empty_commit(options(author, author.message.text())),
+        None => return Ok(None),
+    };
+    Ok(document.doc.get_change_by_hash(&hash).as_ref().map(stored))
+}
+
+/// Applies edits as one change, one after the other, even if they change nothing.
+pub(super) fn steps(
+    document: &mut Document,
+    edits: &[Edit],
+    author: &Author,
+    policies: &Policies,
+) -> Result<Change, EditError> {
+    let hash = commit(document, edits, author, policies)?;
+    let doc = &mut document.doc;
+    let nothing = || doc.empty_commit(options(author, author.message.text()));
+    let hash = hash.unwrap_or_else(nothing);
+    let change = document.doc.get_change_by_hash(&hash).expect("the change was just made");
+    Ok(stored(&change))
+}
+
+fn commit(
+    document: &mut Document,
+    edits: &[Edit],
+    author: &Author,
+    policies: &Policies,
+) -> Result<Option<ChangeHash>, EditError> {
     let Document { doc, admissions } = document;
     doc.set_actor(actor(author.origin));
     let options = || options(author, author.message.text());
     let (tx, others) = Writer::run(doc, edits, policies, admissions)?;
-    let hash = if others.is_empty() {
-        tx.commit_with(options()).0
-    } else {
-        tx.rollback();
-        let mut copy = doc.clone();
-        let (tx, _) = Writer::run(&mut copy, edits, policies, admissions)?;
-        let made = tx.commit_with(options()).0.and_then(|hash| copy.get_change_by_hash(&hash));
-        let change = made.map(|change| leave_out(&change, &others));
-        doc.apply_changes(change.clone()).map_err(defect)?;
-        change.map(|change| change.hash())
-    };
-    let hash = match hash {
-        Some(hash) => hash,
-        None if missing => doc.empty_commit(options()),
-        None => return Ok(None),
-    };
-    Ok(doc.get_change_by_hash(&hash).as_ref().map(stored))
+    if others.is_empty() {
+        return Ok(tx.commit_with(options()).0);
+    }
+    tx.rollback();
+    let mut copy = doc.clone();
+    let (tx, _) = Writer::run(&mut copy, edits, policies, admissions)?;
+    let made = tx.commit_with(options()).0.and_then(|hash| copy.get_change_by_hash(&hash));
+    let change = made.map(|change| leave_out(&change, &others));
+    doc.apply_changes(change.clone()).map_err(defect)?;
+    Ok(change.map(|change| change.hash()))
 }
 
 /// Returns a change whose increments do not add to some counters. Automerge adds to every counter
@@ -56,22 +79,6 @@ fn leave_out(change: &automerge::Change, others: &BTreeSet<OpId>) -> automerge::
     }
     change.hash = None;
     automerge::Change::from(change)
-}
-
-/// Applies edits as one change, one after the other, even if they change nothing.
-pub(super) fn steps(
-    document: &mut Document,
-    edits: &[Edit],
-    author: &Author,
-    policies: &Policies,
-) -> Result<Change, EditError> {
-    let Document { doc, admissions } = document;
-    doc.set_actor(actor(author.origin));
-    let options = || options(author, author.message.text());
-    let hash = run(doc.transaction(), edits, false, policies, admissions, options())?;
-    let hash = hash.unwrap_or_else(|| doc.empty_commit(options()));
-    let change = doc.get_change_by_hash(&hash).expect("the change was just made");
-    Ok(stored(&change))
 }
 
 /// Makes a change that writes nothing and follows everything that is known.

@@ -52,7 +52,8 @@ fn a_node_that_is_killed_while_it_compacts_and_purges_loses_and_doubles_nothing(
         }
     }
     let mut http = topology.http("east");
-    let reply = http.send("POST", "/v1/compact/cities/kept", "application/json", "{}").unwrap();
+    let patient = "{\"wait_seconds\": 30}";
+    let reply = http.send("POST", "/v1/compact/cities/kept", "application/json", patient).unwrap();
     assert_eq!(reply.status, 200, "{reply:?}");
     eventually("both regions have the same epochs", || {
         let [east, west] = ["east", "west"].map(|region| told(&mut topology.http(region)));
