@@ -105,7 +105,24 @@ impl Mirror<'_, '_, '_> {
             self.field(target, shells, &key, path)?;
             path.pop();
         }
+        if let Into::Object(object) = target {
+            self.delete_stale(object);
+        }
         Some(())
+    }
+
+    /// Takes away what was moved into the target and had been superseded in a shell by then. It
+    /// has no row of its own, because nobody wrote there at once.
+    fn delete_stale(&mut self, target: &ObjId) {
+        let view = &self.case.view;
+        let fields = self.case.document.doc.map_range(target, ..).filter(|field| field.conflict);
+        for name in fields.map(|field| field.key.into_owned()) {
+            let slots = view.slots(std::slice::from_ref(target), &Prop::Map(name.clone()));
+            for slot in view.stale(&slots) {
+                let operation = std::slice::from_ref(&slot.operation);
+                self.draft.delete(slot.holder.clone(), Key::Map(name.as_str().into()), operation);
+            }
+        }
     }
 
     fn field(

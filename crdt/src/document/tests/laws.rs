@@ -356,3 +356,21 @@ fn maps_that_were_restored_twice_become_one() {
     exchange(&mut regions);
     check_equal(regions.iter()).unwrap();
 }
+
+/// A field was moved out of one of two maps that show as one, while somebody else wrote it there:
+/// what was moved first is superseded, and goes, although the field has no conflict.
+#[test]
+fn what_was_moved_and_superseded_goes() {
+    let policies = Policies::read(&json!({"policy": "auto", "paths": {"": "first"}})).unwrap();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    run(&mut regions, &Step::Map(1, "/m", 0));
+    regions[1].set("/m/b", json!(2));
+    run(&mut regions, &Step::Send(1, 0));
+    regions[0].set("/m/b", json!(0));
+    run(&mut regions, &Step::Map(2, "/m", 0));
+    run(&mut regions, &Step::Map(2, "/m", 0));
+    run(&mut regions, &Step::Send(1, 2));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json()["m"]["b"], json!(0));
+}
