@@ -28,6 +28,8 @@ pub(super) fn edit(
     let hash = if others.is_empty() {
         tx.commit_with(options()).0
     } else {
+        // A transaction cannot add to one counter of several, and none can be mended after its
+        // commit. This is rare enough to pay for a copy of the document.
         tx.rollback();
         let mut copy = doc.clone();
         let (tx, _) = Writer::run(&mut copy, edits, policies, admissions)?;
@@ -117,7 +119,7 @@ struct Place {
 
 impl<'a> Writer<'a> {
     /// Makes edits in a transaction that is still to be committed, and says which counters its
-    /// increments are to be taken off again.
+    /// increments have to leave out.
     fn run(
         doc: &'a mut Automerge,
         edits: &[Edit],
