@@ -58,6 +58,8 @@ fn commit(
     if others.is_empty() {
         return Ok(tx.commit_with(options()).0);
     }
+    // A transaction cannot add to one counter of several, and none can be mended after its commit.
+    // This is rare enough to pay for a copy of the document.
     tx.rollback();
     let mut copy = doc.clone();
     let (tx, _) = Writer::run(&mut copy, edits, policies, admissions)?;
@@ -140,7 +142,7 @@ struct Place {
 
 impl<'a> Writer<'a> {
     /// Makes edits in a transaction that is still to be committed, and says which counters its
-    /// increments are to be taken off again.
+    /// increments have to leave out.
     fn run(
         doc: &'a mut Automerge,
         edits: &[Edit],
@@ -268,12 +270,12 @@ impl<'a> Writer<'a> {
     fn goes_on(&mut self, place: &Place, path: &Path) -> Option<Slot> {
         let shown = self.view().winner(&place.slots, path.tokens())?;
         let alone = place.slots.len() == 1;
-        if !shown.value.is_counter() || !(alone || !self.policies.of(path).chooses()) {
+        if !shown.value.is_counter() || !alone && self.policies.of(path).chooses() {
             return None;
         }
         let counters = || place.slots.iter().filter(|slot| slot.value.is_counter());
-        let seen = counters().filter(|slot| Some(&slot.holder) == place.holders.first()).last();
-        let counter = seen.or_else(|| counters().last())?;
+        let seen = counters().rfind(|slot| Some(&slot.holder) == place.holders.first());
+        let counter = seen.or_else(|| counters().next_back())?;
         let others = counters().filter(|slot| slot.operation != counter.operation);
         let beside = others.filter(|slot| slot.holder == counter.holder);
         self.others.extend(beside.filter_map(|slot| op_id(&slot.operation)));
