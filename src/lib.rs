@@ -26,5 +26,7 @@ pub mod node;
 pub mod pki;
 pub mod replication;
 pub mod settings;
+#[cfg(feature = "server")]
+pub mod sim;
 pub mod subscription;
 pub mod transport;

@@ -20,6 +20,7 @@ mod progress;
 mod regions;
 mod serve;
 mod signals;
+mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +53,7 @@ enum Command {
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Bench(bench::BenchArgs),
+    Sim(sim::SimArgs),
 }
 
 impl Cli {
@@ -70,6 +72,8 @@ impl Cli {
             | Command::Import(_)
             | Command::Export(_)
             | Command::Bench(_) => "warn",
+            // What goes wrong in a simulated cluster is no news.
+            Command::Sim(_) => "off",
         };
         self.log.init(default)
     }
@@ -90,6 +94,7 @@ impl Cli {
             Command::Import(args) => import::run(args).await,
             Command::Export(args) => unless_interrupted(export::run(args)).await,
             Command::Bench(args) => unless_interrupted(bench::run(args)).await,
+            Command::Sim(args) => sim::run(args).await,
         }
     }
 }

@@ -26,11 +26,15 @@ use watch::Watch;
 /// Reads the wall clock; a component, so that tests can set it.
 pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// Reads a clock that never goes back; only differences count.
+pub type MonotonicClock = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// The hybrid clock of a node; clones share it.
 #[derive(Clone)]
 pub struct NodeClock {
     shared: Arc<Shared>,
     wall: WallClock,
+    monotonic: MonotonicClock,
     skew: u64,
 }
 
@@ -59,7 +63,7 @@ struct Seat {
     hybrid: HybridClock,
     correction: ClockOffset,
     /// The corrected time of the last verdict, and when that was.
-    judged: Option<(Timestamp, Instant)>,
+    judged: Option<(Timestamp, Duration)>,
 }
 
 impl NodeClock {
@@ -74,15 +78,23 @@ impl NodeClock {
             watch: Mutex::new(Watch::new(skew)),
             clamped: AtomicU64::new(0),
         };
-        Self { shared: Arc::new(shared), wall, skew }
+        let began = Instant::now();
+        Self { shared: Arc::new(shared), wall, monotonic: Arc::new(move || began.elapsed()), skew }
+    }
+
+    /// Takes the monotonic time from another clock than this machine's.
+    #[must_use]
+    pub fn timed_by(mut self, monotonic: MonotonicClock) -> Self {
+        self.monotonic = monotonic;
+        self
     }
 
     /// Gives the timestamp of something that happens now.
     #[must_use]
     pub fn tick(&self) -> Timestamp {
-        let wall = (self.wall)();
+        let reading = self.reading();
         let mut seat = self.seat();
-        let now = seat.now(wall, self.skew);
+        let now = seat.now(reading, self.skew);
         seat.hybrid.tick(now)
     }
 
@@ -95,16 +107,16 @@ impl NodeClock {
     /// Reads the corrected clock, if the clocks of the other regions have judged it.
     #[must_use]
     pub fn judged(&self) -> Option<Timestamp> {
-        let wall = (self.wall)();
+        let reading = self.reading();
         let seat = self.seat();
-        seat.judged.is_some().then(|| seat.now(wall, self.skew))
+        seat.judged.is_some().then(|| seat.now(reading, self.skew))
     }
 
     /// Takes note of a peer's timestamp, unless it is ahead by more than the allowed skew.
     pub fn observe(&self, seen: Timestamp) {
-        let wall = (self.wall)();
+        let reading = self.reading();
         let mut seat = self.seat();
-        let now = seat.now(wall, self.skew);
+        let now = seat.now(reading, self.skew);
         seat.hybrid.observe(seen, now, self.skew);
     }
 
@@ -121,12 +133,12 @@ impl NodeClock {
             .filter(|(_, clock)| clock.round_trip <= skew)
             .collect();
         let offsets: Vec<ClockOffset> = known.iter().map(|(_, clock)| clock.offset).collect();
-        let wall = (self.wall)();
+        let reading = self.reading();
         let mut seat = self.seat();
         let correction = match judge(seat.correction, &offsets, peers.len() + 1, self.skew) {
             Verdict::Undecided => seat.correction,
-            Verdict::Believed => seat.correct(ClockOffset::default(), wall, self.skew),
-            Verdict::Corrected(by) => seat.correct(by, wall, self.skew),
+            Verdict::Believed => seat.correct(ClockOffset::default(), reading, self.skew),
+            Verdict::Corrected(by) => seat.correct(by, reading, self.skew),
         };
         drop(seat);
         self.watch().look(correction, &known, now);
@@ -148,6 +160,10 @@ impl NodeClock {
         }
     }
 
+    fn reading(&self) -> Reading {
+        Reading { wall: (self.wall)(), monotonic: (self.monotonic)() }
+    }
+
     fn seat(&self) -> MutexGuard<'_, Seat> {
         self.shared.seat.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,20 +173,28 @@ impl NodeClock {
     }
 }
 
+/// Both clocks at one moment.
+#[derive(Clone, Copy)]
+struct Reading {
+    wall: Timestamp,
+    monotonic: Duration,
+}
+
 impl Seat {
-    fn correct(&mut self, by: ClockOffset, wall: Timestamp, skew: u64) -> ClockOffset {
-        let now = by.add_to(wall);
+    fn correct(&mut self, by: ClockOffset, reading: Reading, skew: u64) -> ClockOffset {
+        let now = by.add_to(reading.wall);
         self.correction = by;
-        self.judged = Some((now, Instant::now()));
+        self.judged = Some((now, reading.monotonic));
         self.hybrid.reseat(now, skew);
         by
     }
 
     /// Returns the corrected time, unless the wall clock was set since the last verdict.
-    fn now(&self, wall: Timestamp, skew: u64) -> Timestamp {
-        let shown = self.correction.add_to(wall);
+    fn now(&self, reading: Reading, skew: u64) -> Timestamp {
+        let shown = self.correction.add_to(reading.wall);
         let Some((judged, at)) = self.judged else { return shown };
-        let passed = i64::try_from(at.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let passed = reading.monotonic.saturating_sub(at).as_micros();
+        let passed = i64::try_from(passed).unwrap_or(i64::MAX);
         let expected = ClockOffset(passed).add_to(judged);
         let was_set = shown.0.abs_diff(expected.0) > skew;
         if was_set { expected } else { shown }

@@ -48,10 +48,11 @@ use owner::Owner;
 use request::{Answer, Reply, Request};
 
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
-pub use clock::{ClockStatus, NodeClock, PeerClock, WallClock};
+pub use clock::{ClockStatus, MonotonicClock, NodeClock, PeerClock, WallClock};
 pub use collections::{CollectionSettings, SettingsWritten};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};
 pub use history::{Comparison, Point};
+pub use owner::HandOwners;
 pub(crate) use listing::named as read_conflict;
 pub use redecide::{Redecided, Redecider};
 pub use resolve::{Bulk, Choice, Fate, Settled, Settling};
@@ -252,6 +253,15 @@ impl Documents {
         let past = Arc::new(Semaphore::new(setting.owners.max(1)));
         let documents = Self { setting, queues: senders, past };
         Ok((documents, Owners { threads, ended }))
+    }
+
+    /// Makes owners without threads, which go on by hand.
+    #[must_use]
+    pub fn by_hand(setting: Setting, queues: OwnerQueues) -> (Self, HandOwners) {
+        let setting = Arc::new(setting);
+        let (queues, owners) = HandOwners::new(&setting, queues);
+        let past = Arc::new(Semaphore::new(setting.owners.max(1)));
+        (Self { setting, queues, past }, owners)
     }
 
     /// Lets the owners finish what is queued, and end.

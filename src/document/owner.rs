@@ -6,6 +6,7 @@
 //! they share is broken, the journal refuses the rest of it, and the owner starts again from disk.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::cache::Cache;
+use super::doorbell::OwnerQueues;
 use super::history::{self, Replica};
 use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
@@ -65,6 +67,18 @@ impl Owner {
                 None => return,
             }
         }
+    }
+
+    /// Looks on disk if that is asked for, else serves one request; tells whether it did either.
+    fn step_once(&mut self, requests: &mut mpsc::Receiver<Request>) -> bool {
+        if self.rescan.swap(false, Ordering::AcqRel) {
+            self.rescan(requests);
+            return true;
+        }
+        let request = requests.try_recv();
+        let waited = request.is_ok();
+        request.into_iter().for_each(|request| self.serve(request));
+        waited
     }
 
     fn serve(&mut self, request: Request) {
@@ -397,6 +411,44 @@ impl Owner {
             }
             after = Some(last);
         }
+    }
+}
+
+/// The owners without their threads: whoever holds them decides when they go on.
+#[derive(Debug)]
+pub struct HandOwners(Vec<(Owner, mpsc::Receiver<Request>)>);
+
+impl HandOwners {
+    pub(super) fn new(setting: &Arc<Setting>, queues: OwnerQueues) -> (Senders, Self) {
+        let (senders, receivers) = queues.split();
+        let owners = receivers.into_iter().enumerate().map(|(number, (requests, rescan))| {
+            (Owner::new(Arc::clone(setting), number, rescan), requests)
+        });
+        (senders, Self(owners.collect()))
+    }
+
+    /// Tells whether no owner has anything to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let idle = |(owner, requests): &(Owner, mpsc::Receiver<Request>)| {
+            requests.is_empty() && !owner.rescan.load(Ordering::Acquire)
+        };
+        self.0.iter().all(idle)
+    }
+
+    /// Lets each owner serve one request, or look on disk for what is pending; tells whether there
+    /// was anything. What they want stored waits in the queue of the journal.
+    pub fn step(&mut self) -> bool {
+        self.0.iter_mut().map(|(owner, requests)| owner.step_once(requests)).fold(false, |a, b| a | b)
+    }
+}
+
+/// The queues of all owners.
+type Senders = Arc<[mpsc::Sender<Request>]>;
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Owner").field("number", &self.number).finish_non_exhaustive()
     }
 }
 

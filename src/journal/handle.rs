@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use redb::ReadTransaction;
 use tokio::sync::{mpsc, watch};
 
+use super::by_hand::HandWriter;
 use super::ledger::read;
 use super::recovery::{self, Recovered};
 use super::shared::Shared;
@@ -350,17 +352,29 @@ impl Journal {
         self.inner.close();
     }
 
+    /// Opens the journal of a medium without a thread: the writer is driven by hand. A medium whose
+    /// fingerprint differs from the last time is a copy. `monotonic` times the pauses after faults.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open_by_hand<B: redb::StorageBackend>(
+        medium: impl Fn() -> B + Send + Sync + 'static,
+        fingerprint: &str,
+        mut options: JournalOptions,
+        monotonic: impl Fn() -> Duration + Send + 'static,
+    ) -> Result<(Self, HandWriter), OpenError> {
+        let (store, recovered) = recovery::open_medium(medium, fingerprint, &mut options)?;
+        let (journal, writer, orders) = Self::assemble(store, recovered, options);
+        let writer = writer.timed_by(Box::new(monotonic));
+        Ok((journal, HandWriter::new(writer, orders)))
+    }
+
     pub(super) fn start(
         store: Store,
         recovered: Recovered,
         options: JournalOptions,
     ) -> Result<Self, OpenError> {
-        let (clock_floor, latest_admission) = recovered.clocks(&options.region);
-        let shared = Arc::new(Shared::new(store, &recovered));
-        let (announce, position) = watch::channel(encoded(recovered.vector));
-        let (sender, orders) = mpsc::channel(QUEUE);
-        let JournalOptions { publish, new_origin, .. } = options;
-        let writer = Writer::new(Arc::clone(&shared), announce, publish, new_origin);
+        let (journal, writer, orders) = Self::assemble(store, recovered, options);
         let span = tracing::Span::current();
         let thread = thread::Builder::new()
             .name("journal".to_owned())
@@ -369,15 +383,30 @@ impl Journal {
                 writer.run(orders);
             })
             .map_err(|error| OpenError::Storage(error.to_string()))?;
+        *journal.inner.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(journal)
+    }
+
+    fn assemble(
+        store: Store,
+        recovered: Recovered,
+        options: JournalOptions,
+    ) -> (Self, Writer, mpsc::Receiver<Order>) {
+        let (clock_floor, latest_admission) = recovered.clocks(&options.region);
+        let shared = Arc::new(Shared::new(store, &recovered));
+        let (announce, position) = watch::channel(encoded(recovered.vector));
+        let (sender, orders) = mpsc::channel(QUEUE);
+        let JournalOptions { publish, new_origin, .. } = options;
+        let writer = Writer::new(Arc::clone(&shared), announce, publish, new_origin);
         let inner = Inner {
             shared,
             position,
             clock_floor,
             latest_admission,
             orders: RwLock::new(Some(sender)),
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        (Self { inner: Arc::new(inner) }, writer, orders)
     }
 
     /// Reads from the index of the ledger. If that is damaged it is made anew, and read once more.

@@ -31,6 +31,7 @@
 //! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; how far each collection is re-decided |
 
 mod apply;
+mod by_hand;
 mod handle;
 mod ledger;
 mod plan;
@@ -41,7 +42,7 @@ mod scrub;
 mod shared;
 mod store;
 mod table;
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests;
 mod writer;
 
@@ -58,6 +59,7 @@ use anabranch_crdt::ids::{
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+pub use by_hand::HandWriter;
 pub use handle::Journal;
 pub use ledger::{
     ConflictSummary, LedgerChange, LedgerCount, LedgerFilter, LedgerPage, LedgerPosition,

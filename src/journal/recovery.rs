@@ -81,6 +81,20 @@ pub(super) fn open_backend(
     Ok((Store::new(database, None, None), recovered))
 }
 
+/// Opens the journal of a medium that can be opened again and again, and creates it if the medium
+/// is empty. Like a file it has a fingerprint, which a copy of it does not share.
+pub(super) fn open_medium<B: redb::StorageBackend>(
+    medium: impl Fn() -> B + Send + Sync + 'static,
+    fingerprint: &str,
+    options: &mut JournalOptions,
+) -> Result<(Store, Recovered), OpenError> {
+    let cache = options.cache_bytes;
+    let open = move || Database::builder().set_cache_size(cache).create_with_backend(medium());
+    let database = opened(guarded(&open))?;
+    let recovered = settle(&database, options, fingerprint)?;
+    Ok((Store::new(database, Some(Box::new(open)), None), recovered))
+}
+
 /// Reads what a database holds.
 pub(super) fn recover(transaction: &ReadTransaction) -> Result<Recovered, ReadError> {
     let identity = identity(transaction)?;

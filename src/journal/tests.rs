@@ -7,6 +7,3 @@ mod fixture;
 mod identity;
 mod laws;
 mod ledger;
-#[expect(unreachable_pub, dead_code, reason = "other tests include the same file")]
-#[path = "../../tests/support/sim_disk.rs"]
-mod sim_disk;

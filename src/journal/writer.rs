@@ -51,8 +51,12 @@ pub(super) struct Writer {
     new_origin: Box<dyn FnMut() -> Origin + Send>,
     own: Origin,
     encoder: Encoder,
+    monotonic: Monotonic,
     outage: Option<Outage>,
 }
+
+/// Reads a clock that never goes back; only differences count.
+pub(super) type Monotonic = Box<dyn Fn() -> Duration + Send>;
 
 /// Set while writes fail.
 struct Outage {
@@ -60,7 +64,7 @@ struct Outage {
     /// Faults in a row.
     faults: u32,
     /// Until then writes are refused without trying.
-    retry_at: Instant,
+    retry_at: Duration,
     /// The transaction that failed, until the database is open again and tells what became of it.
     doubtful: Option<Plan>,
 }
@@ -73,22 +77,43 @@ impl Writer {
         new_origin: Box<dyn FnMut() -> Origin + Send>,
     ) -> Self {
         let own = shared.origin();
-        let encoder = Encoder::default();
-        Self { shared, position, publish, new_origin, own, encoder, outage: None }
+        let (encoder, began) = (Encoder::default(), Instant::now());
+        let monotonic: Monotonic = Box::new(move || began.elapsed());
+        Self { shared, position, publish, new_origin, own, encoder, monotonic, outage: None }
+    }
+
+    /// Takes the time from another clock than this machine's.
+    pub(super) fn timed_by(mut self, monotonic: Monotonic) -> Self {
+        self.monotonic = monotonic;
+        self
     }
 
     /// Serves orders until every handle has let go of the queue.
     pub(super) fn run(mut self, mut orders: mpsc::Receiver<Order>) {
         let mut next = orders.blocking_recv();
         while let Some(order) = next.take() {
-            match order {
-                Order::Commit(first) => next = self.gather(first, &mut orders),
-                // Nobody may be waiting for the answer any more, and that is fine.
-                Order::Renew(answer) => drop(answer.send(self.renew())),
-                Order::Mend(answer) => drop(answer.send(self.mend())),
-            }
-            next = next.or_else(|| orders.blocking_recv());
+            next = self.serve(order, &mut orders).or_else(|| orders.blocking_recv());
         }
+        self.finish();
+    }
+
+    /// Serves one order and those that share its transaction; returns one that cannot.
+    pub(super) fn serve(
+        &mut self,
+        order: Order,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Option<Order> {
+        match order {
+            Order::Commit(first) => return self.gather(first, orders),
+            // Nobody may be waiting for the answer any more, and that is fine.
+            Order::Renew(answer) => drop(answer.send(self.renew())),
+            Order::Mend(answer) => drop(answer.send(self.mend())),
+        }
+        None
+    }
+
+    /// Saves what waits for the next commit, and closes the file.
+    pub(super) fn finish(mut self) {
         if !self.shared.origins().unsaved.is_empty() && self.writable().is_ok() {
             let plan = Plan::after(&self.durable().vector);
             self.commit(plan);
@@ -200,7 +225,7 @@ impl Writer {
         position
     }
 
-    fn renew(&mut self) -> Result<Identity, CommitError> {
+    pub(super) fn renew(&mut self) -> Result<Identity, CommitError> {
         self.writable().map_err(CommitError::Storage)?;
         let taken: Vec<Origin> = self.shared.origins().known.keys().copied().collect();
         let drawn = fresh_origin(&mut self.new_origin, |origin| taken.contains(origin));
@@ -232,7 +257,7 @@ impl Writer {
     /// Makes sure that a write may be tried, or says why not.
     fn writable(&mut self) -> Result<(), String> {
         let Some(outage) = &self.outage else { return Ok(()) };
-        if Instant::now() < outage.retry_at {
+        if (self.monotonic)() < outage.retry_at {
             return Err(outage.reason.clone());
         }
         if outage.doubtful.is_none() {
@@ -245,7 +270,7 @@ impl Writer {
     fn fault(&mut self, reason: String, doubtful: Option<Plan>) -> String {
         let faults = self.outage.take().map_or(0, |outage| outage.faults).saturating_add(1);
         let pause = pause(faults);
-        let retry_at = Instant::now() + pause;
+        let retry_at = (self.monotonic)() + pause;
         tracing::error!(reason, faults, ?pause, "the journal failed to write");
         let doubtful = Some(doubtful.unwrap_or_else(|| Plan::after(&self.durable().vector)));
         self.outage = Some(Outage { reason: reason.clone(), faults, retry_at, doubtful });
@@ -258,9 +283,10 @@ impl Writer {
     /// Opens the database again and finds out what became of the transaction in doubt.
     fn reopen(&mut self) -> Result<(), String> {
         let Err(error) = self.try_reopen() else { return Ok(()) };
+        let now = (self.monotonic)();
         if let Some(outage) = &mut self.outage {
             outage.faults = outage.faults.saturating_add(1);
-            outage.retry_at = Instant::now() + pause(outage.faults);
+            outage.retry_at = now + pause(outage.faults);
             let reason = &outage.reason;
             return Err(format!("{reason}; and it cannot be opened again: {error}"));
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::fixture::*;
 use super::ledger::check_index;
-use super::sim_disk::{Dice, SimDisk};
+use crate::sim::disk::{Dice, SimDisk};
 use crate::journal::{DocumentRow, Draft, Journal, LedgerRow, Row};
 
 const SEEDS: u64 = 300;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use redb::ReadableTable as _;
 
 use super::fixture::*;
-use super::sim_disk::{Dice, SimDisk};
+use crate::sim::disk::{Dice, SimDisk};
 use crate::journal::{
     Journal, JournalOptions, LedgerCount, LedgerFilter, LedgerPage, Listed, OpenError, ReadError,
     Row, SettledConflict, StoredConflict, StoredDocument,

@@ -6,7 +6,7 @@ use anabranch_crdt::ids::Sequence;
 use redb::Database;
 
 use super::fixture::*;
-use super::sim_disk::SimDisk;
+use crate::sim::disk::SimDisk;
 use crate::journal::store::Store;
 use crate::journal::{CommitError, Journal, Row, recovery};
 

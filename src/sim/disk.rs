@@ -4,7 +4,7 @@
 //! or tears each of them at random, in granules of 1 B, 512 B or 4 KiB, so that they may reach
 //! the platter in any order. Everything follows from one seed.
 //!
-//! Included by path wherever storage is tested, so not every user needs every part.
+//! The tests of the journal and of the client's store use it as well as the simulator.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A disk; clones are the same disk.
 #[derive(Clone)]
-pub struct SimDisk {
+pub(crate) struct SimDisk {
     disk: Arc<Mutex<Disk>>,
 }
 
 /// What a process has open; it goes dead when the disk crashes.
 #[derive(Debug)]
-pub struct SimBackend {
+pub(crate) struct SimBackend {
     disk: SimDisk,
     epoch: u64,
 }
@@ -41,6 +41,8 @@ struct Disk {
     allocated: BTreeSet<usize>,
     /// Whether no further block gets space.
     full: bool,
+    /// Of a hundred syncs, so many are only said to be done.
+    lies: u64,
     operations: u64,
 }
 
@@ -51,12 +53,12 @@ enum Change {
 
 impl SimDisk {
     /// Makes an empty disk whose crashes follow from `seed`.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self::holding(seed, Vec::new())
     }
 
     /// Makes a disk that holds a file already.
-    pub fn holding(seed: u64, image: Vec<u8>) -> Self {
+    pub(crate) fn holding(seed: u64, image: Vec<u8>) -> Self {
         let disk = Disk {
             durable: image.clone(),
             volatile: image,
@@ -67,42 +69,53 @@ impl SimDisk {
             space: None,
             allocated: BTreeSet::new(),
             full: false,
+            lies: 0,
             operations: 0,
         };
         Self { disk: Arc::new(Mutex::new(disk)) }
     }
 
     /// Opens the disk.
-    pub fn backend(&self) -> SimBackend {
+    pub(crate) fn backend(&self) -> SimBackend {
         SimBackend { disk: self.clone(), epoch: self.lock().epoch }
     }
 
     /// Lets the power fail after so many writes, syncs and length changes.
-    pub fn crash_after(&self, operations: u64) {
+    pub(crate) fn crash_after(&self, operations: u64) {
         self.lock().fuse = Some(operations);
     }
 
     /// Lets the disk be full now: blocks that were written before can be written again, as in a
     /// file system that writes in place.
-    pub fn fill(&self) {
+    pub(crate) fn fill(&self) {
         self.lock().full = true;
     }
 
     /// Lets every write fail for lack of space after so many writes and length changes, as in a
     /// file system that copies on write.
-    pub fn fill_after(&self, operations: u64) {
+    pub(crate) fn fill_after(&self, operations: u64) {
         self.lock().space = Some(operations);
     }
 
+    /// Lets so many of a hundred syncs do nothing, and say that they did.
+    pub(crate) fn lie(&self, percent: u64) {
+        self.lock().lies = percent;
+    }
+
+    /// Tells whether the power has failed and not come back.
+    pub(crate) fn is_off(&self) -> bool {
+        self.lock().fuse == Some(0)
+    }
+
     /// Makes space again.
-    pub fn make_space(&self) {
+    pub(crate) fn make_space(&self) {
         let mut disk = self.lock();
         (disk.space, disk.full) = (None, false);
     }
 
     /// Cuts the power, and turns it on again: every open backend is dead, and of what was not
     /// synced a random part is left.
-    pub fn power_cycle(&self) {
+    pub(crate) fn power_cycle(&self) {
         let mut disk = self.lock();
         disk.fuse = None;
         disk.epoch += 1;
@@ -110,12 +123,12 @@ impl SimDisk {
     }
 
     /// Counts writes, syncs and length changes.
-    pub fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.lock().operations
     }
 
     /// Returns what is on the disk, as a reader sees it.
-    pub fn image(&self) -> Vec<u8> {
+    pub(crate) fn image(&self) -> Vec<u8> {
         self.lock().volatile.clone()
     }
 
@@ -153,8 +166,15 @@ impl redb::StorageBackend for SimBackend {
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.alive()?;
         disk.spend(false)?;
-        disk.durable = disk.volatile.clone();
-        disk.unsynced.clear();
+        if disk.lies > 0 && disk.dice.roll(100) < disk.lies {
+            return Ok(());
+        }
+        for change in std::mem::take(&mut disk.unsynced) {
+            match change {
+                Change::Write(offset, data) => overwrite(&mut disk.durable, offset, &data),
+                Change::Length(length) => disk.durable.resize(length, 0),
+            }
+        }
         Ok(())
     }
 
@@ -228,7 +248,11 @@ impl Disk {
     }
 
     fn tear(&mut self, offset: usize, data: &[u8]) {
-        let granule = [1, 512, BLOCK][self.dice.roll(3) as usize];
+        let granule = match self.dice.roll(3) {
+            0 => 1,
+            1 => 512,
+            _ => BLOCK,
+        };
         let mut at = offset;
         for part in data.chunks(granule) {
             if self.dice.roll(2) == 0 {
@@ -242,23 +266,25 @@ impl Disk {
 /// Writes as far as the file goes: a length change that was lost takes what lies beyond with it.
 fn overwrite(file: &mut [u8], offset: usize, data: &[u8]) {
     let end = file.len().min(offset + data.len());
-    if offset < end {
-        file[offset..end].copy_from_slice(&data[..end - offset]);
-    }
+    let (Some(to), Some(from)) = (file.get_mut(offset..end), data.get(..end.saturating_sub(offset)))
+    else {
+        return;
+    };
+    to.copy_from_slice(from);
 }
 
 /// SplitMix64: small, and the same for ever.
 #[derive(Debug, Clone)]
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     /// Returns a number below `sides`.
-    pub fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.next() % sides
     }
 
     /// Returns the next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
