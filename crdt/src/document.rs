@@ -29,6 +29,7 @@ mod write;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use automerge::{ActorId, Automerge, ReadDoc};
@@ -284,9 +285,17 @@ pub struct ChangeSummary {
 }
 
 fn parse(bytes: &Bytes) -> Result<automerge::Change, ApplyError> {
-    guarded(|| automerge::Change::from_bytes(bytes.to_vec()))?
-        .map_err(|error| ApplyError::Malformed(error.to_string()))
+    let change = guarded(|| automerge::Change::from_bytes(bytes.to_vec()))?
+        .map_err(|error| ApplyError::Malformed(error.to_string()))?;
+    // Automerge takes whatever parses for another change, and so would not see the damage.
+    if bytes.get(CHECKSUM) != change.hash().0.get(..CHECKSUM.len()) {
+        return Err(ApplyError::Malformed("the checksum does not match".to_owned()));
+    }
+    Ok(change)
 }
+
+/// Where a change has the first bytes of its hash.
+const CHECKSUM: Range<usize> = 4..8;
 
 /// Runs something of Automerge that may panic on bytes from elsewhere.
 fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, ApplyError> {

@@ -120,8 +120,10 @@ async fn report(args: &SimArgs, summary: Summary) -> Result<(), Failure> {
     for seed in &summary.diverged {
         note(format!("seed {seed} did not go the same way again: the simulator has a leak"));
     }
-    for failure in summary.failures.iter().take(SHOWN_FAILURES) {
-        explain(failure).await?;
+    if args.output == Format::Table {
+        for failure in summary.failures.iter().take(SHOWN_FAILURES) {
+            explain(failure).await?;
+        }
     }
     if summary.is_clean() {
         return Ok(());
@@ -209,7 +211,7 @@ fn counts(tally: &Tally) -> Vec<(&'static str, u64)> {
 }
 
 /// Failing seeds that are explained.
-const SHOWN_FAILURES: usize = 5;
+const SHOWN_FAILURES: usize = 3;
 
 /// How long to look for faults that a failing seed does not need.
 const MINIMISING: Duration = Duration::from_secs(20);

@@ -18,7 +18,17 @@ pub struct OwnerQueues {
     receivers: Vec<Receiving>,
 }
 
-type Receiving = (mpsc::Receiver<Request>, Arc<AtomicBool>);
+type Receiving = (mpsc::Receiver<Request>, Arc<Bell>);
+
+/// Why an owner is to look for pending entries on disk.
+#[derive(Debug)]
+pub(super) struct Bell {
+    /// A notice did not fit into its queue.
+    pub(super) rescan: AtomicBool,
+    /// Something of the owner's was not stored, which may have been entries that it had applied.
+    /// They are tried again once the journal writes again.
+    pub(super) failed: AtomicBool,
+}
 
 impl OwnerQueues {
     pub(super) fn split(self) -> (Arc<[mpsc::Sender<Request>]>, Vec<Receiving>) {
@@ -30,7 +40,7 @@ impl OwnerQueues {
 /// into a queue becomes the order to look on disk.
 #[derive(Debug, Clone)]
 pub struct Doorbell {
-    owners: Vec<(mpsc::Sender<Request>, Arc<AtomicBool>)>,
+    owners: Vec<(mpsc::Sender<Request>, Arc<Bell>)>,
 }
 
 impl Doorbell {
@@ -44,13 +54,17 @@ impl Doorbell {
                 of.insert(entry.document);
             }
         }
-        for ((queue, rescan), documents) in self.owners.iter().zip(documents) {
-            if documents.is_empty() {
+        for ((queue, bell), documents) in self.owners.iter().zip(documents) {
+            let again = bell.failed.swap(false, Ordering::AcqRel);
+            if again {
+                bell.rescan.store(true, Ordering::Release);
+            }
+            if documents.is_empty() && !again {
                 continue;
             }
             let documents = documents.into_iter().collect();
             if queue.try_send(Request::Refresh { documents }).is_err() {
-                rescan.store(true, Ordering::Release);
+                bell.rescan.store(true, Ordering::Release);
             }
         }
     }
@@ -63,10 +77,11 @@ pub fn owner_queues(owners: usize, length: usize) -> (Doorbell, OwnerQueues) {
     let (mut senders, mut receivers, mut bells) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..owners.max(1) {
         let (sender, receiver) = mpsc::channel(length.max(1));
-        let rescan = Arc::new(AtomicBool::new(true));
-        bells.push((sender.clone(), Arc::clone(&rescan)));
+        let (rescan, failed) = (AtomicBool::new(true), AtomicBool::new(false));
+        let bell = Arc::new(Bell { rescan, failed });
+        bells.push((sender.clone(), Arc::clone(&bell)));
         senders.push(sender);
-        receivers.push((receiver, rescan));
+        receivers.push((receiver, bell));
     }
     (Doorbell { owners: bells }, OwnerQueues { senders: senders.into(), receivers })
 }

@@ -236,8 +236,8 @@ impl Documents {
         let (ended_sender, ended) = mpsc::channel(1);
         let mut threads = Vec::new();
         let (senders, receivers) = queues.split();
-        for (number, (requests, rescan)) in receivers.into_iter().enumerate() {
-            let owner = Owner::new(Arc::clone(&setting), number, rescan);
+        for (number, (requests, bell)) in receivers.into_iter().enumerate() {
+            let owner = Owner::new(Arc::clone(&setting), number, bell);
             let ended = Ended(ended_sender.clone());
             let span = tracing::Span::current();
             let thread = thread::Builder::new().name(format!("owner-{number}")).spawn(move || {

@@ -5,10 +5,10 @@
 //! the disk in order. If one fails, those that were built on it must not follow: the lineage that
 //! they share is broken, the journal refuses the rest of it, and the owner starts again from disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anabranch_crdt::document::ApplyError;
 use anabranch_crdt::entry::{Dot, Entry};
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, warn};
 
 use super::cache::Cache;
-use super::doorbell::OwnerQueues;
+use super::doorbell::{Bell, OwnerQueues};
 use super::history::{self, Replica};
 use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
@@ -35,23 +35,25 @@ pub(super) struct Owner {
     number: usize,
     cache: Cache,
     lineage: Lineage,
+    under_way: UnderWay,
     /// Entries on which automerge failed; they are never tried again while the process runs.
     poison: BTreeSet<Dot>,
-    /// Set when a notice did not fit into the queue: pending entries are then looked up on disk.
-    rescan: Arc<AtomicBool>,
+    /// Rings when pending entries are to be looked up on disk.
+    bell: Arc<Bell>,
     stopping: bool,
 }
 
 impl Owner {
-    pub(super) fn new(setting: Arc<Setting>, number: usize, rescan: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(setting: Arc<Setting>, number: usize, bell: Arc<Bell>) -> Self {
         let bytes = setting.limits.cache_bytes / setting.owners.max(1);
         Self {
             setting,
             number,
             cache: Cache::new(bytes),
             lineage: Lineage::default(),
+            under_way: UnderWay::default(),
             poison: BTreeSet::new(),
-            rescan,
+            bell,
             stopping: false,
         }
     }
@@ -59,7 +61,7 @@ impl Owner {
     /// Serves requests until every handle is gone.
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         while !self.stopping {
-            if self.rescan.swap(false, Ordering::AcqRel) {
+            if self.bell.rescan.swap(false, Ordering::AcqRel) {
                 self.rescan(&mut requests);
             }
             match requests.blocking_recv() {
@@ -71,7 +73,7 @@ impl Owner {
 
     /// Looks on disk if that is asked for, else serves one request; tells whether it did either.
     fn step_once(&mut self, requests: &mut mpsc::Receiver<Request>) -> bool {
-        if self.rescan.swap(false, Ordering::AcqRel) {
+        if self.bell.rescan.swap(false, Ordering::AcqRel) {
             self.rescan(requests);
             return true;
         }
@@ -145,7 +147,7 @@ impl Owner {
                 let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
                 // Commits reach the disk in order, so an empty one answers for all before it.
                 let origin = self.setting.journal.origin();
-                self.submit(Outcome::default(), origin, reply, decided);
+                self.submit(None, Outcome::default(), origin, reply, decided);
             }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
@@ -174,7 +176,7 @@ impl Owner {
             Ok((value, more)) => {
                 outcome.drafts.extend(more.drafts);
                 outcome.rows.extend(more.rows);
-                self.submit(outcome, origin, reply, value);
+                self.submit(Some(id), outcome, origin, reply, value);
                 self.keep(loaded);
             }
             Err(error) => {
@@ -182,7 +184,7 @@ impl Owner {
                 // A document that is ahead of the disk is dropped, and loaded again when it is
                 // wanted; what the refresh found is on disk already, as pending entries.
                 if loaded.document.digest() == before {
-                    self.store(outcome, origin);
+                    self.store(id, outcome, origin);
                     self.keep(loaded);
                 }
             }
@@ -193,7 +195,7 @@ impl Owner {
         let origin = self.setting.journal.origin();
         match self.up_to_date(id, None, origin) {
             Ok((loaded, outcome)) => {
-                self.store(outcome, origin);
+                self.store(id, outcome, origin);
                 self.keep(loaded);
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
@@ -204,13 +206,13 @@ impl Owner {
     fn redecide(&mut self, id: DocumentId, reach: Reach) -> Redecided {
         let origin = self.setting.journal.origin();
         let redecided = self.refreshed(id, None, origin).and_then(|(mut loaded, outcome)| {
-            self.store(outcome, origin);
+            self.store(id, outcome, origin);
             let setting = Arc::clone(&self.setting);
             let policies = setting.policies(loaded.name.as_ref());
             let redecide = |scene: Scene<'_>| loaded.redecide(reach, scene);
             let (decided, outcome) =
                 setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
-            self.store(outcome, origin);
+            self.store(id, outcome, origin);
             self.keep(loaded);
             Ok(decided)
         });
@@ -311,8 +313,13 @@ impl Owner {
         self.poison.extend(dot);
     }
 
-    fn load(&self, id: DocumentId) -> Result<Loaded, Error> {
+    /// Loads a document from disk: all that this owner has made of it has to be there first, or the
+    /// next change would be another one under the same number.
+    fn load(&mut self, id: DocumentId) -> Result<Loaded, Error> {
         let journal = &self.setting.journal;
+        if self.under_way.includes(id) {
+            journal.settle();
+        }
         let stored = journal.load(id)?;
         let rows: Vec<_> = journal.conflicts_of(id)?.into_iter().map(|(_, row)| row).collect();
         let name = stored.row.as_ref().and_then(|row| row.name.clone());
@@ -321,25 +328,30 @@ impl Owner {
     }
 
     /// Has an outcome stored that nobody waits for.
-    fn store(&self, outcome: Outcome, origin: Origin) {
+    fn store(&mut self, id: DocumentId, outcome: Outcome, origin: Origin) {
         if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
             let (reply, _) = oneshot::channel();
-            self.submit(outcome, origin, reply, ());
+            self.submit(Some(id), outcome, origin, reply, ());
         }
     }
 
+    /// Hands an outcome to the journal, and answers once it is durable.
     fn submit<T: Send + 'static>(
-        &self,
+        &mut self,
+        id: Option<DocumentId>,
         outcome: Outcome,
         origin: Origin,
         reply: Reply<T>,
         value: T,
     ) {
         let lineage = self.lineage.clone();
+        let (settled, bell) = (self.under_way.start(id), Arc::clone(&self.bell));
         let done = move |committed: Result<Arc<Position>, CommitError>| {
             if committed.is_err() {
                 lineage.break_off();
+                bell.failed.store(true, Ordering::Release);
             }
+            settled.fetch_add(1, Ordering::AcqRel);
             let answered = committed.map(|position| (value, position)).map_err(Error::from);
             answer(reply, answered);
         };
@@ -363,7 +375,7 @@ impl Owner {
                 Ok(rows) => {
                     loaded.unsaved_changes = 0;
                     let origin = self.setting.journal.origin();
-                    self.store(Outcome { drafts: Vec::new(), rows }, origin);
+                    self.store(loaded.id, Outcome { drafts: Vec::new(), rows }, origin);
                 }
                 Err(error) => warn!(document = %loaded.id, %error, "no snapshot was made"),
             }
@@ -421,8 +433,8 @@ pub struct HandOwners(Vec<(Owner, mpsc::Receiver<Request>)>);
 impl HandOwners {
     pub(super) fn new(setting: &Arc<Setting>, queues: OwnerQueues) -> (Senders, Self) {
         let (senders, receivers) = queues.split();
-        let owners = receivers.into_iter().enumerate().map(|(number, (requests, rescan))| {
-            (Owner::new(Arc::clone(setting), number, rescan), requests)
+        let owners = receivers.into_iter().enumerate().map(|(number, (requests, bell))| {
+            (Owner::new(Arc::clone(setting), number, bell), requests)
         });
         (senders, Self(owners.collect()))
     }
@@ -431,7 +443,7 @@ impl HandOwners {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         let idle = |(owner, requests): &(Owner, mpsc::Receiver<Request>)| {
-            requests.is_empty() && !owner.rescan.load(Ordering::Acquire)
+            requests.is_empty() && !owner.bell.rescan.load(Ordering::Acquire)
         };
         self.0.iter().all(idle)
     }
@@ -449,6 +461,37 @@ type Senders = Arc<[mpsc::Sender<Request>]>;
 impl fmt::Debug for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Owner").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+/// The commits of an owner that the journal has not answered.
+#[derive(Debug, Default)]
+struct UnderWay {
+    started: u64,
+    /// How many are answered; the journal answers in order.
+    settled: Arc<AtomicU64>,
+    /// The last commit of each document of which one may be under way.
+    last: BTreeMap<DocumentId, u64>,
+}
+
+impl UnderWay {
+    /// Counts a commit, and returns where its answer is counted.
+    fn start(&mut self, id: Option<DocumentId>) -> Arc<AtomicU64> {
+        self.started = self.started.wrapping_add(1);
+        if self.last.len() >= REMEMBERED_COMMITS {
+            let settled = self.settled.load(Ordering::Acquire);
+            self.last.retain(|_, last| *last > settled);
+        }
+        if let Some(id) = id {
+            self.last.insert(id, self.started);
+        }
+        Arc::clone(&self.settled)
+    }
+
+    /// Tells whether a commit of a document is under way.
+    fn includes(&self, id: DocumentId) -> bool {
+        let settled = self.settled.load(Ordering::Acquire);
+        self.last.get(&id).is_some_and(|last| *last > settled)
     }
 }
 
@@ -504,6 +547,10 @@ impl From<CommitError> for Error {
 /// times what it costs inside a snapshot, and a snapshot of a small document costs as much as four
 /// edits.
 const SNAPSHOT_EVERY: usize = 64;
+
+/// Documents with a commit that are remembered before those that are durable are forgotten: more
+/// than the journal has room for.
+const REMEMBERED_COMMITS: usize = 4_096;
 
 /// Documents with pending entries that are listed at once.
 const RESCAN_PAGE: usize = 256;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -78,8 +78,7 @@ impl Journal {
     /// See [`CommitError`].
     pub fn renew_origin(&self) -> Result<Identity, CommitError> {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        let orders = self.orders().ok_or(CommitError::Closed)?;
-        orders.blocking_send(Order::Renew(answer)).map_err(|_| CommitError::Closed)?;
+        self.order(Order::Renew(answer))?;
         answered.recv().unwrap_or(Err(CommitError::Closed))
     }
 
@@ -90,7 +89,33 @@ impl Journal {
     /// [`CommitError::Closed`]; `done` is then called too.
     pub fn submit_blocking(&self, commit: Commit) -> Result<(), CommitError> {
         let Some(orders) = self.orders() else { return refuse(Order::Commit(commit)) };
+        if orders.capacity() == 0 {
+            self.step();
+        }
         orders.blocking_send(Order::Commit(commit)).or_else(|refused| refuse(refused.0))
+    }
+
+    /// Waits until everything that was handed over before is durable, or has failed. Blocks.
+    pub fn settle(&self) {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        let told = move |_| drop(answer.send(()));
+        // Where the journal is closed, everything has failed already.
+        if self.submit_blocking(Commit::of_entries(Vec::new(), told)).is_ok() {
+            while self.step() {}
+            drop(answered.recv());
+        }
+    }
+
+    /// Makes one transaction of what is queued, if the writer is driven by hand; tells whether
+    /// there was anything.
+    pub fn step(&self) -> bool {
+        self.inner.by_hand().is_some_and(HandWriter::step)
+    }
+
+    /// Tells whether nothing is queued, if the writer is driven by hand.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.inner.by_hand().is_none_or(HandWriter::is_idle)
     }
 
     /// Hands a commit to the writer thread, waiting while its queue is full.
@@ -352,8 +377,8 @@ impl Journal {
         self.inner.close();
     }
 
-    /// Opens the journal of a medium without a thread: the writer is driven by hand. A medium whose
-    /// fingerprint differs from the last time is a copy. `monotonic` times the pauses after faults.
+    /// Opens the journal of a medium without a thread: the writer is driven by hand, by
+    /// [`Journal::step`], and by whoever waits for it. A medium whose fingerprint differs from the last time is a copy. `monotonic` times the pauses after faults.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -362,11 +387,12 @@ impl Journal {
         fingerprint: &str,
         mut options: JournalOptions,
         monotonic: impl Fn() -> Duration + Send + 'static,
-    ) -> Result<(Self, HandWriter), OpenError> {
+    ) -> Result<Self, OpenError> {
         let (store, recovered) = recovery::open_medium(medium, fingerprint, &mut options)?;
         let (journal, writer, orders) = Self::assemble(store, recovered, options);
         let writer = writer.timed_by(Box::new(monotonic));
-        Ok((journal, HandWriter::new(writer, orders)))
+        drop(journal.inner.by_hand.set(HandWriter::new(writer, orders)));
+        Ok(journal)
     }
 
     pub(super) fn start(
@@ -405,6 +431,7 @@ impl Journal {
             latest_admission,
             orders: RwLock::new(Some(sender)),
             thread: Mutex::default(),
+            by_hand: OnceLock::new(),
         };
         (Self { inner: Arc::new(inner) }, writer, orders)
     }
@@ -429,9 +456,16 @@ impl Journal {
     /// Has the index of the ledger made anew.
     fn mend(&self) -> Result<(), CommitError> {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        let orders = self.orders().ok_or(CommitError::Closed)?;
-        orders.blocking_send(Order::Mend(answer)).map_err(|_| CommitError::Closed)?;
+        self.order(Order::Mend(answer))?;
         answered.recv().unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// Hands an order to the writer, which by hand is driven until it has obeyed.
+    fn order(&self, order: Order) -> Result<(), CommitError> {
+        let orders = self.orders().ok_or(CommitError::Closed)?;
+        orders.blocking_send(order).map_err(|_| CommitError::Closed)?;
+        while self.step() {}
+        Ok(())
     }
 
     fn orders(&self) -> Option<mpsc::Sender<Order>> {
@@ -446,9 +480,15 @@ pub(super) struct Inner {
     latest_admission: Timestamp,
     orders: RwLock<Option<mpsc::Sender<Order>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The writer, where it has no thread.
+    by_hand: OnceLock<HandWriter>,
 }
 
 impl Inner {
+    fn by_hand(&self) -> Option<&HandWriter> {
+        self.by_hand.get()
+    }
+
     /// The writer thread ends once nobody can send it anything and its queue is empty.
     fn close(&self) {
         drop(self.orders.write().unwrap_or_else(PoisonError::into_inner).take());

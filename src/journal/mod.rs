@@ -59,7 +59,6 @@ use anabranch_crdt::ids::{
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
-pub use by_hand::HandWriter;
 pub use handle::Journal;
 pub use ledger::{
     ConflictSummary, LedgerChange, LedgerCount, LedgerFilter, LedgerPage, LedgerPosition,

@@ -113,7 +113,7 @@ impl Writer {
     }
 
     /// Saves what waits for the next commit, and closes the file.
-    pub(super) fn finish(mut self) {
+    fn finish(mut self) {
         if !self.shared.origins().unsaved.is_empty() && self.writable().is_ok() {
             let plan = Plan::after(&self.durable().vector);
             self.commit(plan);
@@ -225,7 +225,7 @@ impl Writer {
         position
     }
 
-    pub(super) fn renew(&mut self) -> Result<Identity, CommitError> {
+    fn renew(&mut self) -> Result<Identity, CommitError> {
         self.writable().map_err(CommitError::Storage)?;
         let taken: Vec<Origin> = self.shared.origins().known.keys().copied().collect();
         let drawn = fresh_origin(&mut self.new_origin, |origin| taken.contains(origin));

@@ -110,8 +110,9 @@ pub(crate) enum Answer {
 /// One observation.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// The journal of a node says that an entry is durable.
-    Durable { node: usize, entry: Logged },
+    /// The journal of a node says that an entry is durable; the change is kept where the node
+    /// admitted it.
+    Durable { node: usize, entry: Logged, document: DocumentNumber, change: Option<Bytes> },
     /// A node has told somebody that so much is durable there.
     Told { node: usize, whom: Whom, upto: Vec<(OriginId, u64)> },
     /// A node has sent an entry.

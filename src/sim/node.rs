@@ -24,7 +24,7 @@ use crate::document::{
     Collections, Documents, HandOwners, NodeClock, PeerClock, Setting, owner_queues,
 };
 use crate::error::Error;
-use crate::journal::{Commit, CommitBatch, HandWriter, Journal, JournalOptions, Position, Source};
+use crate::journal::{Commit, CommitBatch, Journal, JournalOptions, Position, Source};
 use crate::replication::{Now, PeerStatus, Replication, ReplicationSettings, Ticket};
 use crate::settings::Limits;
 
@@ -87,7 +87,6 @@ pub(crate) struct Process {
     pub(crate) documents: Documents,
     pub(crate) clock: NodeClock,
     pub(crate) clocks: Arc<Clocks>,
-    writer: HandWriter,
     owners: HandOwners,
     published: Arc<Mutex<Vec<Arc<CommitBatch>>>>,
     appended: Arc<Mutex<Vec<Appended>>>,
@@ -145,7 +144,7 @@ impl Process {
             journal_options(&start, publish),
             move || time.monotonic(),
         );
-        let (journal, writer) = opened.map_err(|error| error.to_string())?;
+        let journal = opened.map_err(|error| error.to_string())?;
         let clock = node_clock(&clocks, &journal);
         journal.name_origin(journal.origin(), start.region);
         let setting = Setting {
@@ -165,7 +164,6 @@ impl Process {
             documents,
             clock,
             clocks,
-            writer,
             owners,
             published,
             appended: Arc::default(),
@@ -180,7 +178,7 @@ impl Process {
 
     /// Tells whether neither owners nor disk have anything to do.
     pub(crate) fn is_idle(&self) -> bool {
-        self.owners.is_idle() && self.writer.is_idle()
+        self.owners.is_idle() && self.journal.is_idle()
     }
 
     pub(crate) fn wants_to_serve(&self) -> bool {
@@ -188,7 +186,7 @@ impl Process {
     }
 
     pub(crate) fn wants_to_commit(&self) -> bool {
-        !self.writer.is_idle()
+        !self.journal.is_idle()
     }
 
     /// Lets the owner of the documents take its next step.
@@ -198,7 +196,7 @@ impl Process {
 
     /// Makes one transaction of what waits for the disk.
     pub(crate) fn commit(&mut self) -> bool {
-        self.writer.step()
+        self.journal.step()
     }
 
     /// Takes what has become durable since the last time.
@@ -227,7 +225,7 @@ impl Process {
     /// # Errors
     /// The disk does not take it.
     pub(crate) fn renew_origin(&mut self) -> Result<Origin, String> {
-        let identity = self.writer.renew_origin().map_err(|error| error.to_string())?;
+        let identity = self.journal.renew_origin().map_err(|error| error.to_string())?;
         self.journal.name_origin(identity.origin, &identity.region);
         Ok(identity.origin)
     }
@@ -263,7 +261,7 @@ impl Process {
                 return Some(value);
             }
             self.owners.step();
-            self.writer.step();
+            self.journal.step();
         }
         None
     }
@@ -277,13 +275,6 @@ impl Process {
         reach(&self.position())
     }
 
-    /// Stops as a node does that is told to.
-    pub(crate) fn close(mut self) {
-        while self.owners.step() {
-            self.writer.step();
-        }
-        self.writer.close();
-    }
 }
 
 impl fmt::Debug for Process {

@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) topology: Topology,
     /// How long faults and writes go on.
     pub(crate) trouble: Duration,
+    /// How long clients go on after everything is healed.
+    pub(crate) calm: Duration,
     pub(crate) interval: Duration,
     pub(crate) batch_entries: usize,
     pub(crate) frame_bytes: usize,
@@ -102,6 +104,7 @@ impl Plan {
             topology,
             leaves_one_down: topology == Topology::Mesh && rng.random_bool(0.4),
             trouble: millis(rng, 5_000, 14_000),
+            calm: Duration::from_secs(2),
             interval: millis(rng, 200, 1_000),
             batch_entries: if small { rng.random_range(fewest..fewest + 8) } else { 256 },
             frame_bytes: if small { rng.random_range(200..2_000) * fewest } else { 64 * 1024 },

@@ -88,6 +88,8 @@ pub(crate) struct World {
     told: BTreeMap<NodeId, Reach>,
     trace: DefaultHasher,
     healed: bool,
+    /// Whether clients have stopped.
+    quiet: bool,
     /// A node that stays down when everything else is healed.
     absent: Option<NodeId>,
 }
@@ -119,6 +121,7 @@ impl World {
             told: BTreeMap::new(),
             trace: DefaultHasher::new(),
             healed: false,
+            quiet: false,
             absent: None,
             rng,
             plan,
@@ -158,6 +161,8 @@ impl World {
     pub(crate) fn run(&mut self) {
         self.run_until(self.plan.trouble);
         self.heal();
+        self.run_until(self.plan.trouble + self.plan.calm);
+        self.quiet = true;
         self.converge();
         self.look_at_the_end();
         self.tally.virtual_time = self.now;

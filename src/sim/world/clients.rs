@@ -56,7 +56,7 @@ impl Session {
 impl World {
     /// Lets a session ask for the next thing, if it has the answer to the last one.
     pub(super) fn ask(&mut self, number: usize) {
-        if self.healed {
+        if self.quiet {
             return;
         }
         let pause = self.plan.think.mul_f64(self.rng.random_range(0.2..1.8));
@@ -216,7 +216,7 @@ impl World {
                 (Intent::Add, Request::Merge(json!({ "inside": { element(id): id } })))
             }
             Kind::Counter => {
-                let by = self.rng.random_range(-5..=9);
+                let by = pick(&mut self.rng, &[-5, -2, -1, 1, 2, 3, 7, 9]).unwrap_or(1);
                 let path = Path::default().child("n");
                 (Intent::Count(by), Request::Edit(Edit::Increment { path, by }))
             }

@@ -9,7 +9,7 @@ use anabranch_crdt::version::VersionVector;
 use rand::Rng;
 
 use super::{CLOCK_JUDGED_EVERY, Event, Want, World};
-use crate::journal::CommitBatch;
+use crate::journal::{CommitBatch, Source};
 use crate::replication::frame::Frame;
 use crate::replication::{Effect, Input, LinkId, Ticket};
 use crate::sim::history::{Logged, Step, Whom};
@@ -111,10 +111,12 @@ impl World {
     }
 
     pub(super) fn note_durable(&mut self, id: NodeId, batches: &[Arc<CommitBatch>]) {
-        for (_, entry) in batches.iter().flat_map(|batch| &batch.entries) {
-            let entry = logged(entry);
+        for (source, entry) in batches.iter().flat_map(|batch| &batch.entries) {
+            let change = (*source == Source::Local).then(|| entry.change.clone());
+            let (document, entry) = (entry.document.0.as_u128(), logged(entry));
             self.note(("durable", id, entry.origin, entry.sequence, entry.content));
-            self.history.note(self.now, Step::Durable { node: id.0, entry });
+            let durable = Step::Durable { node: id.0, entry, document, change };
+            self.history.note(self.now, durable);
         }
     }
 

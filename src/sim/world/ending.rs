@@ -34,6 +34,10 @@ impl World {
             self.stop(absent, "it stays down");
             self.absent = Some(absent);
         }
+        let mut spread = self.present().into_iter().cycle();
+        for session in &mut self.sessions {
+            session.node = spread.next().unwrap_or(session.node);
+        }
         // A fuse that is lit still burns down.
         for node in self.present() {
             self.start(node);

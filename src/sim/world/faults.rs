@@ -112,6 +112,10 @@ impl World {
         self.schedule.note(self.now, format!("{id} stops: {why}"));
         self.forget_calls(&process);
         self.nodes[id].disk.power_cycle();
+        if self.plan.disks_may_lose() {
+            // Whoever cannot trust the disk takes the file for another one.
+            self.nodes[id].file += 1;
+        }
         self.nodes[id].life += 1;
         drop(process);
         for link in self.network.of(id) {

@@ -108,3 +108,18 @@ fn changes(writer: Origin, act: Act) -> Vec<Bytes> {
     }
     made
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_damage_of_one_bit_passes_for_another_change() {
+        let bytes = change(Origin::from_bytes([7; 16]), Act::Write);
+        for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 1 << bit;
+            assert!(anabranch_crdt::document::inspect(&damaged.into()).is_err(), "{at}, {bit}");
+        }
+    }
+}

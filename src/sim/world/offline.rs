@@ -71,7 +71,7 @@ impl Offline {
 
 impl World {
     pub(super) fn go_on_offline(&mut self, number: usize) {
-        if self.healed {
+        if self.quiet {
             return;
         }
         let pause = Duration::from_millis(self.rng.random_range(20..400));
