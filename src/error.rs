@@ -11,6 +11,8 @@ pub enum ErrorKind {
     Forbidden,
     /// There is no such document, conflict or collection.
     NotFound,
+    /// What was asked for was there and is not kept any longer: start from the present state.
+    Gone,
     /// The request does not fit the present state: read again, then decide.
     Conflict,
     /// A precondition (`If-Match`, `If-None-Match`) did not hold: read again, then decide.

@@ -13,6 +13,7 @@
 //! it makes the same bytes, hence the same hash, and the second one is a duplicate.
 
 mod admissions;
+mod bundle;
 mod collisions;
 mod history;
 mod ledger;
@@ -187,8 +188,7 @@ impl Document {
     fn exists_at(&self, at: &impl ReadDoc, heads: &[automerge::ChangeHash]) -> bool {
         let deleting = |head| {
             let meta = self.doc.get_change_meta_by_hash(head);
-            meta.and_then(|meta| meta.message)
-                .is_some_and(|text| message::is_delete(&text) || message::is_policy_delete(&text))
+            meta.and_then(|meta| meta.message).is_some_and(|text| message::is_delete(&text))
         };
         !heads.is_empty() && (at.length(automerge::ROOT) > 0 || !heads.iter().any(deleting))
     }
@@ -288,7 +288,8 @@ fn parse(bytes: &Bytes) -> Result<automerge::Change, ApplyError> {
     let change = guarded(|| automerge::Change::from_bytes(bytes.to_vec()))?
         .map_err(|error| ApplyError::Malformed(error.to_string()))?;
     // Automerge takes whatever parses for another change, and so would not see the damage.
-    if bytes.get(CHECKSUM) != change.hash().0.get(..CHECKSUM.len()) {
+    let whole = bytes.get(CHECKSUM) == change.hash().0.get(..CHECKSUM.len());
+    if !whole && !crate::bug!(SkipChecksum) {
         return Err(ApplyError::Malformed("the checksum does not match".to_owned()));
     }
     Ok(change)

@@ -5,6 +5,7 @@
 //! task. Time and identity are arguments, so the same inputs give the same outputs in every
 //! region, on every restart, and in every simulation.
 
+pub mod bundle;
 pub mod clock;
 pub mod conflict;
 pub mod document;
@@ -14,5 +15,6 @@ pub mod ids;
 pub mod json;
 pub mod message;
 pub mod policy;
+pub mod seeded;
 pub mod token;
 pub mod version;

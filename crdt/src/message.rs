@@ -159,14 +159,6 @@ pub(crate) fn is_delete(text: &str) -> bool {
         .is_some_and(|(act, rest)| act == "delete" || rest.starts_with(",\"deletes\":true"))
 }
 
-/// Tells whether a message says that its change deletes what a policy lets go of a document.
-pub(crate) fn is_policy_delete(text: &str) -> bool {
-    is_policy(text) && Message::read(Some(text)).note.as_deref() == Some(POLICY_DELETE)
-}
-
-/// The note of a change by which a policy deletes a document.
-pub(crate) const POLICY_DELETE: &str = "delete";
-
 /// Tells whether a message says that its change was called for by a policy.
 pub(crate) fn is_policy(text: &str) -> bool {
     text.starts_with("{\"anabranch\":\"policy\"")

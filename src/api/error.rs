@@ -116,6 +116,7 @@ impl From<Error> for Problem {
             ErrorKind::Invalid
             | ErrorKind::Forbidden
             | ErrorKind::NotFound
+            | ErrorKind::Gone
             | ErrorKind::Conflict
             | ErrorKind::Precondition
             | ErrorKind::TooLarge
@@ -142,6 +143,7 @@ fn status(kind: ErrorKind, code: &str) -> StatusCode {
         ErrorKind::Invalid => StatusCode::BAD_REQUEST,
         ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
+        ErrorKind::Gone => StatusCode::GONE,
         ErrorKind::Conflict => StatusCode::CONFLICT,
         ErrorKind::Precondition => StatusCode::PRECONDITION_FAILED,
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -209,6 +211,7 @@ mod tests {
             (ErrorKind::Invalid, 400, false),
             (ErrorKind::Forbidden, 403, false),
             (ErrorKind::NotFound, 404, false),
+            (ErrorKind::Gone, 410, false),
             (ErrorKind::Conflict, 409, false),
             (ErrorKind::Precondition, 412, false),
             (ErrorKind::TooLarge, 413, false),

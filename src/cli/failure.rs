@@ -80,6 +80,7 @@ impl From<Error> for Failure {
             }
             ErrorKind::Invalid
             | ErrorKind::Forbidden
+            | ErrorKind::Gone
             | ErrorKind::Conflict
             | ErrorKind::Precondition
             | ErrorKind::TooLarge

@@ -37,6 +37,11 @@ impl Cache {
         Some(held.loaded)
     }
 
+    /// Tells whether a document is here.
+    pub(super) fn holds(&self, id: DocumentId) -> bool {
+        self.documents.contains_key(&id)
+    }
+
     /// Puts a document in as the most recently used, and drops others while there is no room.
     pub(super) fn put(&mut self, loaded: Loaded) {
         self.take(loaded.id);

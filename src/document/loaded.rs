@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anabranch_crdt::bug;
 use anabranch_crdt::conflict::{Conflict, ConflictId};
 use anabranch_crdt::document::{
     Admitted, ApplyError, Author, Change, Collisions, Document, Ledger,
@@ -67,6 +68,26 @@ impl Scene<'_> {
 pub(super) struct Outcome {
     pub(super) drafts: Vec<Draft>,
     pub(super) rows: Vec<Row>,
+}
+
+impl Outcome {
+    pub(super) fn extend(&mut self, later: Self) {
+        self.drafts.extend(later.drafts);
+        self.rows.extend(later.rows);
+    }
+
+    /// The documents that something is stored of.
+    pub(super) fn documents(&self) -> Vec<DocumentId> {
+        let drafts = self.drafts.iter().map(|draft| draft.document);
+        let rows = self.rows.iter().filter_map(|row| match row {
+            Row::Document(id, _) | Row::Applied(id, _) | Row::Snapshot { document: id, .. } => {
+                Some(*id)
+            }
+            Row::Reached(..) | Row::Conflict(..) | Row::Redecided(..) => None,
+        });
+        let all: BTreeSet<DocumentId> = drafts.chain(rows).collect();
+        all.into_iter().collect()
+    }
 }
 
 impl Loaded {
@@ -231,12 +252,18 @@ impl Loaded {
                 summary: ConflictSummary::of(&conflict, self.name.clone()),
                 bytes: Bytes::from(bytes),
             });
+            if bug!(SkipLedgerRow, every 20) {
+                continue;
+            }
             outcome.rows.push(Row::Conflict(self.id, id, row));
         }
     }
 
     /// Brings the row up to date with the document, and has it stored.
     pub(super) fn show(&mut self, scene: Scene<'_>, outcome: &mut Outcome) {
+        if bug!(StaleView, every 50) {
+            return;
+        }
         self.value = self.document.value(scene.policies);
         self.warn_of_history(scene.limits);
         self.row = DocumentRow {
@@ -310,7 +337,10 @@ impl Loaded {
     ) -> Result<(Vec<Dot>, Collisions), ApplyError> {
         match self.document.apply(&admitted(new), policies) {
             Ok(applied) => {
-                let waiting: BTreeSet<usize> = applied.waiting.into_iter().collect();
+                let mut waiting: BTreeSet<usize> = applied.waiting.into_iter().collect();
+                if bug!(ApplyWithoutDependency) {
+                    waiting.clear();
+                }
                 let dots = new.iter().enumerate().filter(|(index, _)| !waiting.contains(index));
                 Ok((dots.map(|(_, entry)| entry.dot()).collect(), applied.collisions))
             }
@@ -372,6 +402,7 @@ impl From<ReadError> for Error {
     fn from(error: ReadError) -> Self {
         let (kind, code) = match &error {
             ReadError::Corrupt { .. } => (ErrorKind::Corrupt, "record_damaged"),
+            ReadError::TooOld { .. } => (ErrorKind::Gone, "history_gone"),
             ReadError::Storage(_) => (ErrorKind::Unavailable, "journal_unreadable"),
         };
         Self::new(kind, code, error.to_string()).with_source(error)

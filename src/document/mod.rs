@@ -6,11 +6,13 @@
 //! other regions wait to be applied. Everything else goes through the owner of the document.
 
 mod admit;
+mod bundles;
 mod cache;
 mod clock;
 mod collections;
 mod doorbell;
 mod history;
+mod in_flight;
 mod listing;
 mod loaded;
 mod owner;
@@ -48,6 +50,7 @@ use owner::Owner;
 use request::{Answer, Reply, Request};
 
 pub(crate) use admit::{MAX_CHANGE_BYTES, MAX_CHANGE_OPERATIONS};
+pub use bundles::Adopted;
 pub use clock::{ClockStatus, MonotonicClock, NodeClock, PeerClock, WallClock};
 pub use collections::{CollectionSettings, SettingsWritten};
 pub use doorbell::{Doorbell, OwnerQueues, owner_queues};

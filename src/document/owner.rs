@@ -5,11 +5,12 @@
 //! the disk in order. If one fails, those that were built on it must not follow: the lineage that
 //! they share is broken, the journal refuses the rest of it, and the owner starts again from disk.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use anabranch_crdt::bug;
 use anabranch_crdt::document::ApplyError;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin};
@@ -21,6 +22,7 @@ use tracing::{debug, warn};
 use super::cache::Cache;
 use super::doorbell::{Bell, OwnerQueues};
 use super::history::{self, Replica};
+use super::in_flight::InFlight;
 use super::loaded::{Loaded, Outcome, Scene, damaged};
 use super::redecide::{Reach, Redecided};
 use super::request::{Reply, Request};
@@ -31,11 +33,11 @@ use crate::journal::{Commit, CommitError, Lineage, Position, Row};
 
 /// One owner thread.
 pub(super) struct Owner {
-    setting: Arc<Setting>,
+    pub(super) setting: Arc<Setting>,
     number: usize,
-    cache: Cache,
+    pub(super) cache: Cache,
     lineage: Lineage,
-    under_way: UnderWay,
+    in_flight: Arc<InFlight>,
     /// Entries on which automerge failed; they are never tried again while the process runs.
     poison: BTreeSet<Dot>,
     /// Rings when pending entries are to be looked up on disk.
@@ -51,7 +53,7 @@ impl Owner {
             number,
             cache: Cache::new(bytes),
             lineage: Lineage::default(),
-            under_way: UnderWay::default(),
+            in_flight: Arc::default(),
             poison: BTreeSet::new(),
             bell,
             stopping: false,
@@ -84,7 +86,7 @@ impl Owner {
     }
 
     fn serve(&mut self, request: Request) {
-        if self.lineage.is_broken() {
+        if self.lineage.is_broken() && !bug!(ForgetLineage) {
             self.cache.clear();
             self.lineage = Lineage::default();
         }
@@ -143,11 +145,16 @@ impl Owner {
                 let id = DocumentId::from(&name);
                 self.step(id, Some(name), reply, |loaded, scene| loaded.seed(change, scene));
             }
+            Request::Export { id, have, reply } => self.export(id, &have, reply),
+            Request::Heads { id, reply } => {
+                self.look_at(id, reply, |loaded| loaded.document.heads());
+            }
+            Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
                 let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
                 // Commits reach the disk in order, so an empty one answers for all before it.
                 let origin = self.setting.journal.origin();
-                self.submit(None, Outcome::default(), origin, reply, decided);
+                self.submit(Outcome::default(), origin, reply, decided);
             }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
@@ -174,9 +181,8 @@ impl Owner {
         let policies = setting.policies(loaded.name.as_ref());
         match setting.scene(&policies, origin, |scene| step(&mut loaded, scene)) {
             Ok((value, more)) => {
-                outcome.drafts.extend(more.drafts);
-                outcome.rows.extend(more.rows);
-                self.submit(Some(id), outcome, origin, reply, value);
+                outcome.extend(more);
+                self.submit(outcome, origin, reply, value);
                 self.keep(loaded);
             }
             Err(error) => {
@@ -184,7 +190,7 @@ impl Owner {
                 // A document that is ahead of the disk is dropped, and loaded again when it is
                 // wanted; what the refresh found is on disk already, as pending entries.
                 if loaded.document.digest() == before {
-                    self.store(id, outcome, origin);
+                    self.store(outcome, origin);
                     self.keep(loaded);
                 }
             }
@@ -195,7 +201,7 @@ impl Owner {
         let origin = self.setting.journal.origin();
         match self.up_to_date(id, None, origin) {
             Ok((loaded, outcome)) => {
-                self.store(id, outcome, origin);
+                self.store(outcome, origin);
                 self.keep(loaded);
             }
             Err(error) => warn!(document = %id, %error, "pending entries are not applied"),
@@ -206,13 +212,13 @@ impl Owner {
     fn redecide(&mut self, id: DocumentId, reach: Reach) -> Redecided {
         let origin = self.setting.journal.origin();
         let redecided = self.refreshed(id, None, origin).and_then(|(mut loaded, outcome)| {
-            self.store(id, outcome, origin);
+            self.store(outcome, origin);
             let setting = Arc::clone(&self.setting);
             let policies = setting.policies(loaded.name.as_ref());
             let redecide = |scene: Scene<'_>| loaded.redecide(reach, scene);
             let (decided, outcome) =
                 setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
-            self.store(id, outcome, origin);
+            self.store(outcome, origin);
             self.keep(loaded);
             Ok(decided)
         });
@@ -224,7 +230,7 @@ impl Owner {
 
     /// Takes a document out of the cache or off the disk, with every pending entry applied, and
     /// decided by the settings that hold now: what a write changes must be what they show.
-    fn up_to_date(
+    pub(super) fn up_to_date(
         &mut self,
         id: DocumentId,
         name: Option<DocumentName>,
@@ -238,8 +244,7 @@ impl Owner {
         let redecide = |scene: Scene<'_>| loaded.redecide(Reach::Rows, scene);
         let (_, more) =
             self.setting.scene(&policies, origin, redecide).map_err(|error| damaged(id, error))?;
-        outcome.drafts.extend(more.drafts);
-        outcome.rows.extend(more.rows);
+        outcome.extend(more);
         Ok((loaded, outcome))
     }
 
@@ -315,9 +320,9 @@ impl Owner {
 
     /// Loads a document from disk: all that this owner has made of it has to be there first, or the
     /// next change would be another one under the same number.
-    fn load(&mut self, id: DocumentId) -> Result<Loaded, Error> {
+    fn load(&self, id: DocumentId) -> Result<Loaded, Error> {
         let journal = &self.setting.journal;
-        if self.under_way.includes(id) {
+        if self.in_flight.includes(id) && !bug!(LoadTooEarly) {
             journal.settle();
         }
         let stored = journal.load(id)?;
@@ -328,30 +333,31 @@ impl Owner {
     }
 
     /// Has an outcome stored that nobody waits for.
-    fn store(&mut self, id: DocumentId, outcome: Outcome, origin: Origin) {
+    fn store(&self, outcome: Outcome, origin: Origin) {
         if !outcome.rows.is_empty() || !outcome.drafts.is_empty() {
             let (reply, _) = oneshot::channel();
-            self.submit(Some(id), outcome, origin, reply, ());
+            self.submit(outcome, origin, reply, ());
         }
     }
 
     /// Hands an outcome to the journal, and answers once it is durable.
-    fn submit<T: Send + 'static>(
-        &mut self,
-        id: Option<DocumentId>,
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
         outcome: Outcome,
         origin: Origin,
         reply: Reply<T>,
         value: T,
     ) {
-        let lineage = self.lineage.clone();
-        let (settled, bell) = (self.under_way.start(id), Arc::clone(&self.bell));
+        let (lineage, in_flight) = (self.lineage.clone(), Arc::clone(&self.in_flight));
+        let documents = outcome.documents();
+        in_flight.start(&documents);
+        let bell = Arc::clone(&self.bell);
         let done = move |committed: Result<Arc<Position>, CommitError>| {
             if committed.is_err() {
                 lineage.break_off();
-                bell.failed.store(true, Ordering::Release);
+                bell.failed.store(!bug!(NoRetryAfterFault), Ordering::Release);
             }
-            settled.fetch_add(1, Ordering::AcqRel);
+            in_flight.end(&documents);
             let answered = committed.map(|position| (value, position)).map_err(Error::from);
             answer(reply, answered);
         };
@@ -369,13 +375,13 @@ impl Owner {
     }
 
     /// Puts a document back into the cache, and saves it where its tail has grown long.
-    fn keep(&mut self, mut loaded: Loaded) {
+    pub(super) fn keep(&mut self, mut loaded: Loaded) {
         if loaded.unsaved_changes >= SNAPSHOT_EVERY {
             match self.snapshot(&loaded) {
                 Ok(rows) => {
                     loaded.unsaved_changes = 0;
                     let origin = self.setting.journal.origin();
-                    self.store(loaded.id, Outcome { drafts: Vec::new(), rows }, origin);
+                    self.store(Outcome { drafts: Vec::new(), rows }, origin);
                 }
                 Err(error) => warn!(document = %loaded.id, %error, "no snapshot was made"),
             }
@@ -384,7 +390,7 @@ impl Owner {
     }
 
     /// Makes a snapshot that covers the tail that is on disk now, and checks that it loads.
-    fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
+    pub(super) fn snapshot(&self, loaded: &Loaded) -> Result<Vec<Row>, Error> {
         let id = loaded.id;
         let bytes = loaded.document.save();
         let again = anabranch_crdt::document::Document::load(&bytes);
@@ -464,37 +470,6 @@ impl fmt::Debug for Owner {
     }
 }
 
-/// The commits of an owner that the journal has not answered.
-#[derive(Debug, Default)]
-struct UnderWay {
-    started: u64,
-    /// How many are answered; the journal answers in order.
-    settled: Arc<AtomicU64>,
-    /// The last commit of each document of which one may be under way.
-    last: BTreeMap<DocumentId, u64>,
-}
-
-impl UnderWay {
-    /// Counts a commit, and returns where its answer is counted.
-    fn start(&mut self, id: Option<DocumentId>) -> Arc<AtomicU64> {
-        self.started = self.started.wrapping_add(1);
-        if self.last.len() >= REMEMBERED_COMMITS {
-            let settled = self.settled.load(Ordering::Acquire);
-            self.last.retain(|_, last| *last > settled);
-        }
-        if let Some(id) = id {
-            self.last.insert(id, self.started);
-        }
-        Arc::clone(&self.settled)
-    }
-
-    /// Tells whether a commit of a document is under way.
-    fn includes(&self, id: DocumentId) -> bool {
-        let settled = self.settled.load(Ordering::Acquire);
-        self.last.get(&id).is_some_and(|last| *last > settled)
-    }
-}
-
 impl Loaded {
     /// The document as a read answers it.
     pub(super) fn shown(&self) -> Option<Document> {
@@ -504,7 +479,12 @@ impl Loaded {
 
 impl Setting {
     /// Calls `run` with what decisions about a document depend on.
-    fn scene<T>(&self, policies: &Policies, origin: Origin, run: impl FnOnce(Scene<'_>) -> T) -> T {
+    pub(super) fn scene<T>(
+        &self,
+        policies: &Policies,
+        origin: Origin,
+        run: impl FnOnce(Scene<'_>) -> T,
+    ) -> T {
         let own = &self.region;
         let region_of = |writer: &Origin| self.journal.region_of(*writer);
         let admits = |writers: &BTreeSet<Origin>| {
@@ -526,7 +506,7 @@ impl Setting {
     }
 }
 
-fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {
+pub(super) fn answer<T>(reply: Reply<T>, answer: Result<(T, Arc<Position>), Error>) {
     // Nobody may be waiting any more, and that is fine: what was committed stays committed.
     drop(reply.send(answer));
 }
@@ -547,10 +527,6 @@ impl From<CommitError> for Error {
 /// times what it costs inside a snapshot, and a snapshot of a small document costs as much as four
 /// edits.
 const SNAPSHOT_EVERY: usize = 64;
-
-/// Documents with a commit that are remembered before those that are durable are forgotten: more
-/// than the journal has room for.
-const REMEMBERED_COMMITS: usize = 4_096;
 
 /// Documents with pending entries that are listed at once.
 const RESCAN_PAGE: usize = 256;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anabranch_crdt::bundle::Bundle;
 use anabranch_crdt::conflict::{ConflictId, Revision};
 use anabranch_crdt::document::Change;
 use anabranch_crdt::ids::{AuthorName, ChangeHash, DocumentId, DocumentName};
@@ -9,6 +10,7 @@ use anabranch_crdt::message::Message;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::bundles::Adopted;
 use super::history::Replica;
 use super::redecide::{Reach, Redecided};
 use super::resolve::{Batch, Settled};
@@ -64,6 +66,21 @@ pub(super) enum Request {
     Replica {
         id: DocumentId,
         reply: Reply<Replica>,
+    },
+    /// What someone lacks of a document.
+    Export {
+        id: DocumentId,
+        have: Vec<ChangeHash>,
+        reply: Reply<Bundle>,
+    },
+    Heads {
+        id: DocumentId,
+        reply: Reply<Vec<ChangeHash>>,
+    },
+    /// Documents come whole from another region; answers for each of them.
+    Adopt {
+        bundles: Vec<Bundle>,
+        reply: Reply<Vec<Adopted>>,
     },
     Revert {
         name: DocumentName,

@@ -1,6 +1,7 @@
 //! The owners over real journals: what is answered is durable, what is refused leaves no trace,
 //! and what other regions send is reflected by the next read.
 
+mod bundles;
 mod ledger;
 mod settings;
 mod settling;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use redb::{Key, ReadableTable, ReadableTableMetadata, TableError, WriteTransaction};
 
 use super::ledger::index::LedgerTables;
-use super::record::{self, DocumentRecord, Encoder, OriginRow};
+use super::record::{self, DocumentRecord, Encoder, MadeOf, OriginRow};
 use super::table::{self, Generation, Table};
 use super::{DocumentRow, ReadError, Row, Source};
 
@@ -17,13 +17,32 @@ use super::{DocumentRow, ReadError, Row, Source};
 struct Touched<'p> {
     row: Option<&'p DocumentRow>,
     added: Vec<Dot>,
-    covered: Vec<Dot>,
+    /// What each new snapshot covers, in their order.
+    covered: Vec<&'p [Dot]>,
+    reached: Vec<Dot>,
+}
+
+impl Touched<'_> {
+    /// Brings what a document is made of up to date.
+    fn make(&self, made_of: &mut MadeOf) {
+        let MadeOf { tail, kept, tops } = made_of;
+        tail.extend(&self.added);
+        for covers in &self.covered {
+            // The newest snapshot becomes the one before, which lacks what the new one adds.
+            *kept = covers.iter().copied().collect();
+            tail.retain(|dot| !kept.contains(dot));
+        }
+        let covered = self.covered.iter().flat_map(|covers| covers.iter());
+        for dot in tail.iter().chain(covered).chain(&self.reached) {
+            tops.raise(dot.origin, dot.sequence);
+        }
+    }
 }
 
 /// What is stored of a document before that.
 #[derive(Default)]
 struct Stored {
-    tail: BTreeSet<Dot>,
+    made_of: MadeOf,
     /// Only where no new row replaces it.
     row: Option<DocumentRow>,
     /// The name under which it is listed.
@@ -37,7 +56,7 @@ impl Stored {
             Some(_) => None,
             None => record.row()?,
         };
-        Ok(Self { tail: record.tail()?, row, name: record.live_name()? })
+        Ok(Self { made_of: record.made_of()?, row, name: record.live_name()? })
     }
 }
 
@@ -106,6 +125,11 @@ impl<'t, 'p> Tables<'t, 'p> {
                 self.snapshot(*document, bytes)?;
                 self.covered(*document, covers)
             }
+            Row::Reached(document, dots) => {
+                let touched = self.touched.entry(*document).or_default();
+                touched.reached.extend_from_slice(dots);
+                Ok(0)
+            }
             Row::Conflict(document, conflict, row) => {
                 let ledger = self.ledger.get_or_insert_default();
                 let place = (*document, *conflict);
@@ -161,8 +185,8 @@ impl<'t, 'p> Tables<'t, 'p> {
         Ok(moved)
     }
 
-    fn covered(&mut self, document: DocumentId, covers: &[Dot]) -> Result<u64, redb::Error> {
-        self.touched.entry(document).or_default().covered.extend_from_slice(covers);
+    fn covered(&mut self, document: DocumentId, covers: &'p [Dot]) -> Result<u64, redb::Error> {
+        self.touched.entry(document).or_default().covered.push(covers);
         let mut moved = 0;
         for dot in covers {
             moved += u64::from(self.no_longer_pending(document, *dot)?);
@@ -205,17 +229,17 @@ impl<'t, 'p> Tables<'t, 'p> {
             Some(Ok(stored)) => stored,
             // A damaged record told nobody its row any more, and the new one heals it; its tail is
             // found again among the entries.
-            Some(Err(_)) => Stored { tail: self.entries_of(document)?, ..Stored::default() },
+            Some(Err(_)) => {
+                let tail = self.entries_of(document)?;
+                Stored { made_of: MadeOf { tail, ..MadeOf::default() }, ..Stored::default() }
+            }
             None => Stored::default(),
         };
-        let Stored { mut tail, row, name } = old;
-        tail.extend(touched.added);
-        touched.covered.iter().for_each(|dot| {
-            tail.remove(dot);
-        });
+        let Stored { mut made_of, row, name } = old;
+        touched.make(&mut made_of);
         let row = touched.row.or(row.as_ref());
         let documents = opened(&mut self.documents, self.transaction, &table::DOCUMENTS)?;
-        documents.insert(key, self.encoder.document(key, row, &tail))?;
+        documents.insert(key, self.encoder.document(key, row, &made_of))?;
         let live = row.filter(|row| row.json.is_some()).and_then(|row| row.name.as_ref());
         if name.as_ref() == live {
             return Ok(());

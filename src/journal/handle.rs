@@ -6,16 +6,19 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use anabranch_crdt::bundle::IdRange;
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{
     CollectionName, DocumentId, DocumentKey, Origin, RegionName, Sequence, Timestamp,
 };
+use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use redb::ReadTransaction;
 use tokio::sync::{mpsc, watch};
 
 use super::by_hand::HandWriter;
+use super::digests::DocumentDigest;
 use super::ledger::read;
 use super::recovery::{self, Recovered};
 use super::shared::Shared;
@@ -25,7 +28,7 @@ use super::writer::{Order, Writer, encoded};
 use super::{
     Commit, CommitError, DocumentRow, Identity, JournalOptions, LedgerCount, LedgerFilter,
     LedgerPage, LedgerPosition, LedgerRow, Listed, OpenError, Position, ReadError, ScrubReport,
-    SettledConflict, StoredConflict, StoredDocument, reader, scrub,
+    SettledConflict, StoredConflict, StoredDocument, digests, reader, scrub,
 };
 
 /// A handle to the journal; clones are cheap and share the writer thread. The last one that is
@@ -222,7 +225,7 @@ impl Journal {
     /// bytes) are reached; at least one, if there is one.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// See [`ReadError`]; [`ReadError::TooOld`] if `after` is below the floor.
     pub fn entries(
         &self,
         origin: Origin,
@@ -231,6 +234,43 @@ impl Journal {
         bytes: usize,
     ) -> Result<Vec<Entry>, ReadError> {
         reader::entries(&self.inner.shared, origin, after, entries, bytes)
+    }
+
+    /// Returns per origin the last entry that may be gone from the log, because it was dropped or
+    /// never came as an entry. Nobody may rely on entries up to there.
+    #[must_use]
+    pub fn floors(&self) -> VersionVector {
+        self.inner.shared.floors()
+    }
+
+    /// Notes that everything up to `vector` is here, in documents that came whole: what is durable
+    /// and the floors rise to it together. The own origin stays as it is. Returns what is durable
+    /// now; blocks.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub fn raise(&self, vector: VersionVector) -> Result<Arc<Position>, CommitError> {
+        let (answer, answered) = std::sync::mpsc::sync_channel(1);
+        self.order(Order::Raise(vector, answer))?;
+        answered.recv().unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// Lists documents in the order of their ids with the digest of their heads, deleted ones
+    /// included; at most `limit`. See [`DocumentDigest`].
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn digests(&self, range: IdRange, limit: usize) -> Result<Vec<DocumentDigest>, ReadError> {
+        digests::digests(&self.inner.shared, range, limit)
+    }
+
+    /// Returns the last entry of each origin that a document reflects or waits for: it is durable
+    /// wherever these are. Of what an earlier release wrote into a snapshot, nothing is said.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn document_dots(&self, document: DocumentId) -> Result<Vec<Dot>, ReadError> {
+        digests::document_dots(&self.inner.shared, document)
     }
 
     /// Lists live documents of a collection whose key starts with `prefix` and is greater than

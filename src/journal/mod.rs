@@ -21,17 +21,18 @@
 //! | `entries-1` | origin, sequence | document, name, admission time, change bytes |
 //! | `pending-1` | document, origin, sequence | nothing: an entry from elsewhere that no row reflects yet |
 //! | `snapshots-1` | document, generation (0 newest, 1 the one before) | `save()` bytes |
-//! | `documents-1` | document | its tail (entries that the row reflects and the snapshot lacks) and its [`DocumentRow`] |
+//! | `documents-1` | document | its tail (entries that the row reflects and the snapshot lacks), which other entries it is made of, and its [`DocumentRow`] |
 //! | `names-1` | collection, NUL, key | document, for listing; only live documents |
 //! | `conflicts-2` | document, conflict | summary of a ledger row, then its opaque bytes |
 //! | `conflict-index-1` | scope, state, inverted time, conflict | document, and what else a filter asks for |
 //! | `conflict-counts-1` | scope, state, kind | how many rows |
 //! | `conflict-documents-1` | conflict | document |
-//! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region |
+//! | `origins-1` | origin | highest contiguous sequence, greatest admission time, region, what is left of its log |
 //! | `meta-1` | text | format; cluster, region, own origin; file fingerprint; how far each collection is re-decided |
 
 mod apply;
 mod by_hand;
+mod digests;
 mod handle;
 mod ledger;
 mod plan;
@@ -59,6 +60,7 @@ use anabranch_crdt::ids::{
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+pub use digests::{DocumentDigest, NO_DIGEST};
 pub use handle::Journal;
 pub use ledger::{
     ConflictSummary, LedgerChange, LedgerCount, LedgerFilter, LedgerPage, LedgerPosition,
@@ -133,6 +135,9 @@ pub enum Row {
         /// The entries that the snapshot holds; drafts of this commit go to the tail as ever.
         covers: Vec<Dot>,
     },
+    /// Notes that a document has everything of each origin up to an entry, because it came whole
+    /// from another region; the entries themselves need not be here.
+    Reached(DocumentId, Vec<Dot>),
     /// Writes a row of the ledger (`None` removes it).
     Conflict(DocumentId, ConflictId, Option<LedgerRow>),
     /// Remembers how far a collection is decided by its settings, in bytes of their owner.
@@ -297,6 +302,15 @@ pub enum ReadError {
     Corrupt {
         /// The table.
         table: &'static str,
+    },
+    /// The entries that were asked for may be gone: every region has them, or was given up on. Who
+    /// still lacks them takes the documents instead.
+    #[error("entries of {origin} up to {floor} are no longer in the journal")]
+    TooOld {
+        /// Whose entries.
+        origin: Origin,
+        /// The last one that may be gone.
+        floor: Sequence,
     },
     /// The disk or the database failed.
     #[error("the journal cannot be read: {0}")]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use anabranch_crdt::bug;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{Origin, Timestamp};
 use anabranch_crdt::version::VersionVector;
@@ -50,7 +51,7 @@ impl Plan {
     /// Takes a commit in, or notes why not.
     pub(super) fn add(&mut self, own: Origin, commit: Commit) {
         let Commit { drafts, origin, entries, rows, lineage, done } = commit;
-        let broken = lineage.is_some_and(|lineage| lineage.is_broken());
+        let broken = lineage.is_some_and(|lineage| lineage.is_broken()) && !bug!(ForgetLineage);
         let outcome = if broken || origin.is_some_and(|origin| origin != own) {
             Err(CommitError::Superseded)
         } else {
@@ -58,7 +59,11 @@ impl Plan {
         };
         if outcome.is_ok() {
             drafts.into_iter().for_each(|draft| self.admit(own, draft));
+            let last = entries.last().map(Entry::dot);
             entries.into_iter().for_each(|entry| self.take(Source::Remote, entry));
+            if last.is_some() && bug!(TruncateBatch, every 50) {
+                self.entries.pop();
+            }
             self.rows.extend(rows);
         }
         self.waiting.push((done, outcome));
@@ -83,7 +88,7 @@ impl Plan {
                 Some(reached) => reached.sequence,
                 None => self.vector.sequence(dot.origin),
             };
-            if dot.sequence <= reached {
+            if dot.sequence <= reached || bug!(IgnoreGap) {
                 continue;
             }
             if dot.origin == own || dot.sequence != reached.next() {
@@ -103,8 +108,15 @@ impl Plan {
     }
 
     fn take(&mut self, source: Source, entry: Entry) {
-        if self.vector.contains(entry.dot()) {
+        if self.vector.contains(entry.dot()) && !bug!(ForgetDeduplication) {
             return;
+        }
+        if bug!(DropOneInTenThousand, every 10_000) {
+            return;
+        }
+        let mut entry = entry;
+        if source == Source::Remote && bug!(SkipAdmissionTime) {
+            entry.admitted = Timestamp::default();
         }
         self.vector.raise(entry.origin, entry.sequence);
         let latest = self.touched.entry(entry.origin).or_default();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::atomic::Ordering;
 
+use anabranch_crdt::bug;
 use anabranch_crdt::conflict::ConflictId;
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{CollectionName, DocumentId, DocumentKey, Origin, Sequence};
@@ -28,7 +29,7 @@ pub(super) fn row(
     shared.store.read(|transaction| {
         let row = row_of(&open(transaction, &table::DOCUMENTS)?, document)?;
         let pending = any_pending && has_pending(transaction, document)?;
-        Ok((row, pending))
+        Ok((row, pending && !bug!(ReadStaleRow)))
     })
 }
 
@@ -104,6 +105,10 @@ pub(super) fn entries(
     let first = table::entry_key(Dot { origin, sequence: after });
     let last = table::entry_key(Dot { origin, sequence: Sequence(u64::MAX) });
     shared.store.read(|transaction| {
+        let floor = floor(transaction, origin)?;
+        if after < floor {
+            return Err(ReadError::TooOld { origin, floor });
+        }
         let table = open(transaction, &table::ENTRIES)?;
         let (mut found, mut bytes) = (Vec::<Entry>::new(), 0);
         let bounds = (Bound::Excluded(&first), Bound::Included(&last));
@@ -122,6 +127,14 @@ pub(super) fn entries(
         }
         Ok(found)
     })
+}
+
+/// The last entry of an origin that may be gone.
+pub(super) fn floor(transaction: &ReadTransaction, origin: Origin) -> Result<Sequence, ReadError> {
+    let key = origin.as_bytes();
+    let value = open(transaction, &table::ORIGINS)?.get(key).map_err(unreadable)?;
+    let row = value.map(|value| record::origin(key, value.value())).transpose()?;
+    Ok(row.unwrap_or_default().log.floor)
 }
 
 pub(super) fn list(

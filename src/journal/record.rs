@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 
 use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{DocumentId, DocumentName, Origin, RegionName, Sequence, Timestamp};
+use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 use twox_hash::XxHash3_64;
 
@@ -37,16 +38,25 @@ impl Encoder {
         self.seal(ENTRIES.name, key)
     }
 
-    /// A document: its tail, and its row, if there is one yet.
+    /// A document: which entries it is made of, and its row, if there is one yet.
     pub(super) fn document(
         &mut self,
         key: &[u8],
         row: Option<&DocumentRow>,
-        tail: &BTreeSet<Dot>,
+        made_of: &MadeOf,
     ) -> &[u8] {
         self.start();
-        self.tail(tail);
-        self.bytes.push(u8::from(row.is_some()));
+        self.dots(&made_of.tail);
+        let more = !made_of.follows_from_tail();
+        self.bytes.push(u8::from(row.is_some()) | if more { HAS_MORE } else { 0 });
+        if more {
+            self.dots(&made_of.kept);
+            self.short_number(made_of.tops.len() as u64);
+            for dot in made_of.tops.iter() {
+                self.bytes.extend_from_slice(dot.origin.as_bytes());
+                self.short_number(dot.sequence.0);
+            }
+        }
         if let Some(row) = row {
             self.row(row);
         }
@@ -62,12 +72,12 @@ impl Encoder {
         self.bytes.extend_from_slice(row.json.as_deref().unwrap_or_default());
     }
 
-    /// The entries of a tail by origin: each origin, how many, and the steps from one sequence to
-    /// the next, which are small for a document that is written often.
-    fn tail(&mut self, tail: &BTreeSet<Dot>) {
+    /// Entries by origin: each origin, how many, and the steps from one sequence to the next, which
+    /// are small for a document that is written often.
+    fn dots(&mut self, dots: &BTreeSet<Dot>) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
-        let mut left = tail.iter().copied().peekable();
+        let mut left = dots.iter().copied().peekable();
         while let Some(&Dot { origin, .. }) = left.peek() {
             let of_origin = |dot: &Dot| dot.origin == origin;
             let sequences: Vec<u64> =
@@ -116,6 +126,12 @@ impl Encoder {
         self.number(row.sequence.0);
         self.number(row.latest.0);
         self.text(row.region.as_ref().map_or("", RegionName::as_str));
+        if row.log != LogRow::default() {
+            self.byte(PART_LOG);
+            self.number(row.log.floor.0);
+            self.number(row.log.swept.0);
+            self.number(row.log.bytes);
+        }
         self.seal(ORIGINS.name, key)
     }
 
@@ -186,6 +202,36 @@ pub(super) struct OriginRow {
     /// The greatest admission time of its entries.
     pub(super) latest: Timestamp,
     pub(super) region: Option<RegionName>,
+    pub(super) log: LogRow,
+}
+
+/// How much of an origin's log is left. A row that does not say it has all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct LogRow {
+    /// Entries up to here may be gone.
+    pub(super) floor: Sequence,
+    /// Entries up to here were looked at: those that are still there were needed then.
+    pub(super) swept: Sequence,
+    /// Bytes of changes above the floor, as far as they were counted.
+    pub(super) bytes: u64,
+}
+
+/// Which entries a document is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct MadeOf {
+    /// Entries that the row reflects and the newest snapshot lacks.
+    pub(super) tail: BTreeSet<Dot>,
+    /// Entries that the newest snapshot has and the one before lacks.
+    pub(super) kept: BTreeSet<Dot>,
+    /// The last entry of each origin that the row reflects, also of those that came in a bundle.
+    pub(super) tops: VersionVector,
+}
+
+impl MadeOf {
+    /// Tells whether the tail says it all, as for a document that never had a snapshot.
+    fn follows_from_tail(&self) -> bool {
+        self.kept.is_empty() && self.tops == self.tail.iter().copied().collect()
+    }
 }
 
 /// The fields of a record that are still to be read; anything unexpected is damage.
@@ -257,6 +303,15 @@ impl<'a> Fields<'a> {
         Ok(dots)
     }
 
+    fn tops(&mut self) -> Result<VersionVector, ReadError> {
+        let mut tops = VersionVector::new();
+        for _ in 0..self.short_number()? {
+            let origin = Origin::from_bytes(self.array()?);
+            tops.raise(origin, Sequence(self.short_number()?));
+        }
+        Ok(tops)
+    }
+
     fn short_number(&mut self) -> Result<u64, ReadError> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
@@ -319,13 +374,25 @@ pub(super) fn entry(key: &[u8], dot: Dot, value: &[u8]) -> Result<Entry, ReadErr
 #[derive(Debug)]
 pub(super) struct DocumentRecord<'a> {
     tail: Fields<'a>,
-    row: Fields<'a>,
+    /// What there is to say of its entries besides; `None` where the tail says it all.
+    more: Option<(Fields<'a>, VersionVector)>,
+    /// `None` if there is no row yet.
+    row: Option<Fields<'a>>,
 }
 
 impl<'a> DocumentRecord<'a> {
     pub(super) fn unseal(key: &[u8], value: &'a [u8]) -> Result<Self, ReadError> {
-        let mut row = Fields::unseal(DOCUMENTS.name, key, value)?;
-        Ok(Self { tail: row.part()?, row })
+        let mut fields = Fields::unseal(DOCUMENTS.name, key, value)?;
+        let tail = fields.part()?;
+        let [present] = fields.array()?;
+        if present & !(HAS_ROW | HAS_MORE) != 0 {
+            return Err(fields.damaged());
+        }
+        let more = match present & HAS_MORE {
+            0 => None,
+            _ => Some((fields.part()?, fields.tops()?)),
+        };
+        Ok(Self { tail, more, row: (present & HAS_ROW != 0).then_some(fields) })
     }
 
     /// The entries that the row reflects and the snapshot lacks.
@@ -333,18 +400,28 @@ impl<'a> DocumentRecord<'a> {
         self.tail.dots()
     }
 
+    /// All that is known of the entries.
+    pub(super) fn made_of(&self) -> Result<MadeOf, ReadError> {
+        let tail = self.tail()?;
+        Ok(match &self.more {
+            Some((kept, tops)) => MadeOf { tail, kept: kept.dots()?, tops: tops.clone() },
+            None => MadeOf { tops: tail.iter().copied().collect(), tail, kept: BTreeSet::new() },
+        })
+    }
+
     /// The row, if there is one yet.
     pub(super) fn row(&self) -> Result<Option<DocumentRow>, ReadError> {
-        row_fields(self.row)
+        self.row.map(row_fields).transpose()
+    }
+
+    /// The digest of the heads, if there is a row; nothing else of it is read.
+    pub(super) fn digest(&self) -> Result<Option<[u8; 16]>, ReadError> {
+        self.row.map(|mut fields| fields.array()).transpose()
     }
 
     /// The name of a live document; the JSON is not copied.
     pub(super) fn live_name(&self) -> Result<Option<DocumentName>, ReadError> {
-        let mut fields = self.row;
-        let [present] = fields.array()?;
-        if present == 0 {
-            return Ok(None);
-        }
+        let Some(mut fields) = self.row else { return Ok(None) };
         let _: [u8; 32] = fields.array()?;
         let name = fields.name()?;
         let [live] = fields.array()?;
@@ -352,18 +429,14 @@ impl<'a> DocumentRecord<'a> {
     }
 }
 
-fn row_fields(mut fields: Fields<'_>) -> Result<Option<DocumentRow>, ReadError> {
-    let [present] = fields.array()?;
-    if present == 0 {
-        return Ok(None);
-    }
+fn row_fields(mut fields: Fields<'_>) -> Result<DocumentRow, ReadError> {
     let digest = fields.array()?;
     let conflicts = u32::try_from(fields.number()?).map_err(|_| fields.damaged())?;
     let changes = fields.number()?;
     let name = fields.name()?;
     let [live] = fields.array()?;
     let json = (live != 0).then(|| Bytes::copy_from_slice(fields.rest()));
-    Ok(Some(DocumentRow { name, digest, conflicts, changes, json }))
+    Ok(DocumentRow { name, digest, conflicts, changes, json })
 }
 
 pub(super) fn name_row(key: &[u8], value: &[u8]) -> Result<DocumentId, ReadError> {
@@ -372,11 +445,24 @@ pub(super) fn name_row(key: &[u8], value: &[u8]) -> Result<DocumentId, ReadError
 
 pub(super) fn origin(key: &[u8], value: &[u8]) -> Result<OriginRow, ReadError> {
     let mut fields = Fields::unseal(ORIGINS.name, key, value)?;
-    Ok(OriginRow {
+    let mut row = OriginRow {
         sequence: Sequence(fields.number()?),
         latest: Timestamp(fields.number()?),
         region: fields.region()?,
-    })
+        log: LogRow::default(),
+    };
+    // What releases added, each with a byte that says what it is.
+    while !fields.rest.is_empty() {
+        match fields.array()? {
+            [PART_LOG] => {
+                row.log.floor = Sequence(fields.number()?);
+                row.log.swept = Sequence(fields.number()?);
+                row.log.bytes = fields.number()?;
+            }
+            _ => return Err(fields.damaged()),
+        }
+    }
+    Ok(row)
 }
 
 pub(super) fn identity(
@@ -399,6 +485,13 @@ fn hash(table: &str, key: &[u8], body: &[u8]) -> u64 {
 
 /// The layout of records that this release writes and reads.
 const FORMAT: u8 = 1;
+
+/// Bits that say what follows the tail of a document; releases before retention knew the first.
+const HAS_ROW: u8 = 1;
+const HAS_MORE: u8 = 2;
+
+/// What follows the region of an origin says how much of its log is left.
+const PART_LOG: u8 = 1;
 
 /// A buffer that grew larger for one big record is given back.
 const KEPT_BYTES: usize = 1 << 20;

@@ -10,6 +10,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::Path;
 
+use anabranch_crdt::bug;
 use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
@@ -106,7 +107,12 @@ pub(super) fn recover(transaction: &ReadTransaction) -> Result<Recovered, ReadEr
     }
     let dots = origins.iter().map(|(origin, row)| Dot { origin: *origin, sequence: row.sequence });
     let vector = dots.collect::<VersionVector>();
-    if ends(transaction)? != vector {
+    let mut found = ends(transaction)?;
+    // What was dropped, or never was an entry here, ends at the floor.
+    for (origin, row) in &origins {
+        found.raise(*origin, row.log.floor);
+    }
+    if found != vector {
         return Err(ReadError::Corrupt { table: table::ORIGINS.name });
     }
     let pending = open_table(transaction, &table::PENDING)?.len().map_err(store::unreadable)?;
@@ -189,7 +195,11 @@ fn settle(
         Ok((recover(&transaction).map_err(failed)?, stored != fingerprint.as_bytes()))
     };
     let (mut recovered, copied) = guarded(read).map_err(OpenError::Storage)??;
-    if copied {
+    if bug!(RestoreTooMuch) {
+        let foreign = recovered.vector.iter().find(|dot| dot.origin != recovered.identity.origin);
+        foreign.into_iter().for_each(|dot| recovered.vector.raise(dot.origin, dot.sequence.next()));
+    }
+    if copied && !bug!(KeepOriginOfCopy) {
         adopt(database, options, &mut recovered, fingerprint)?;
     }
     Ok(recovered)

@@ -12,7 +12,7 @@ use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableTable, ReadableTableMeta
 
 use super::ReadError;
 use super::ledger;
-use super::reader::open;
+use super::reader::{self, open};
 use super::record::{self, DocumentRecord, Encoder, Fields};
 use super::store::{Store, unreadable};
 use super::table::{self, Table};
@@ -72,12 +72,16 @@ fn scrub_snapshot(snapshot: &ReadTransaction) -> Result<ScrubReport, ReadError> 
 
 fn scrub_entries(snapshot: &ReadTransaction, report: &mut ScrubReport) -> Result<(), ReadError> {
     let mut before: Option<Dot> = None;
+    let mut floor = Sequence::ZERO;
     scrub_table(snapshot, report, &table::ENTRIES, |key, value| {
         let dot = table::entry_dot(key)?;
         record::entry(key, dot, value)?;
         let same = before.replace(dot).filter(|before| before.origin == dot.origin);
-        let expected = same.map_or(Sequence::ZERO, |before| before.sequence).next();
-        Ok(dot.sequence == expected)
+        if same.is_none() {
+            floor = reader::floor(snapshot, dot.origin)?;
+        }
+        let expected = same.map_or(Sequence::ZERO, |before| before.sequence).max(floor).next();
+        Ok(dot.sequence <= floor || dot.sequence == expected)
     })
 }
 
@@ -103,7 +107,8 @@ fn scrub_documents(snapshot: &ReadTransaction, report: &mut ScrubReport) -> Resu
     let mut name_key = Vec::new();
     scrub_table(snapshot, report, &table::DOCUMENTS, |key, value| {
         let record = DocumentRecord::unseal(key, value)?;
-        for dot in record.tail()? {
+        let made_of = record.made_of()?;
+        for &dot in made_of.tail.union(&made_of.kept) {
             let found = entries.get(&table::entry_key(dot)).map_err(unreadable)?;
             if found.is_none() {
                 return Ok(false);
@@ -200,7 +205,7 @@ fn scrub_table<K: Key + 'static>(
         match sound(key.as_ref(), value.value()) {
             Ok(true) if found => {}
             Ok(_) | Err(ReadError::Corrupt { .. }) => report.note(table.name, 1),
-            Err(error @ ReadError::Storage(_)) => return Err(error),
+            Err(error @ (ReadError::Storage(_) | ReadError::TooOld { .. })) => return Err(error),
         }
         seen += 1;
         // A page that points back to itself would be read for ever.

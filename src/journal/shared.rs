@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
+use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
+use anabranch_crdt::version::VersionVector;
 
 use super::Identity;
+use super::record::{LogRow, OriginRow};
 use super::recovery::Recovered;
 use super::store::Store;
 
@@ -35,6 +38,7 @@ pub(super) struct Origins {
 pub(super) struct Known {
     pub(super) region: Option<RegionName>,
     pub(super) latest: Timestamp,
+    pub(super) log: LogRow,
 }
 
 impl Shared {
@@ -47,7 +51,7 @@ impl Shared {
             identity: RwLock::new(recovered.identity.clone()),
         };
         for (origin, row) in &recovered.origins {
-            let known = Known { region: row.region.clone(), latest: row.latest };
+            let known = Known { region: row.region.clone(), latest: row.latest, log: row.log };
             shared.origins().known.insert(*origin, known);
         }
         shared
@@ -67,6 +71,21 @@ impl Shared {
 
     pub(super) fn origins(&self) -> MutexGuard<'_, Origins> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes note of how much is left of each log, once that is durable.
+    pub(super) fn note_logs(&self, rows: &[(Origin, OriginRow)]) {
+        let mut origins = self.origins();
+        for (origin, row) in rows {
+            origins.known.entry(*origin).or_default().log = row.log;
+        }
+    }
+
+    /// Returns the last entry of each origin that may be gone.
+    pub(super) fn floors(&self) -> VersionVector {
+        let origins = self.origins();
+        let floor = |(&origin, known): (&Origin, &Known)| Dot { origin, sequence: known.log.floor };
+        origins.known.iter().map(floor).collect()
     }
 
     pub(super) fn name_origin(&self, origin: Origin, region: &RegionName) {

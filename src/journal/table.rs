@@ -38,7 +38,9 @@ pub(super) const SNAPSHOTS: Table<&[u8; 17]> = Table::new("snapshots-1");
 
 /// Key: document (16).
 /// Value: the tail (entries that are in the row and not in the snapshot; they are in `entries-1`),
-/// then the row, if there is one yet: digest, open conflicts, changes, name, canonical JSON.
+/// where it does not follow from that the entries that the snapshot before lacks and the last entry
+/// of each origin, then the row, if there is one yet: digest, open conflicts, changes, name,
+/// canonical JSON.
 pub(super) const DOCUMENTS: Table<&[u8; 16]> = Table::new("documents-1");
 
 /// Key: collection, NUL, key; only of live documents. Neither part can hold a NUL.
@@ -68,7 +70,8 @@ pub(super) const CONFLICTS_1: Table<&[u8; 32]> = Table::new("conflicts-1");
 pub(super) const CONFLICT_DOCUMENTS: Table<&[u8; 16]> = Table::new("conflict-documents-1");
 
 /// Key: origin (16).
-/// Value: highest contiguous sequence, greatest admission time, region.
+/// Value: highest contiguous sequence, greatest admission time, region; then what is left of its
+/// log, if that is not all.
 pub(super) const ORIGINS: Table<&[u8; 16]> = Table::new("origins-1");
 
 /// Key: a text.

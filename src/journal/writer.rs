@@ -14,13 +14,16 @@
 //! reached the disk all the same. If it did, its entries are published after the reopening, so
 //! that what is in the journal is known, although their callers were told that it is uncertain.
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use anabranch_crdt::ids::{DocumentId, Origin};
+use anabranch_crdt::entry::Dot;
+use anabranch_crdt::bug;
+use anabranch_crdt::ids::{DocumentId, Origin, Sequence};
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;
 use redb::WriteTransaction;
@@ -30,9 +33,9 @@ use super::apply::Tables;
 use super::ledger::LedgerChange;
 use super::ledger::index::rebuild;
 use super::plan::Plan;
-use super::record::{Encoder, OriginRow};
+use super::record::{Encoder, LogRow, OriginRow};
 use super::recovery::{fresh_origin, recover, write_identity};
-use super::shared::Shared;
+use super::shared::{Known, Shared};
 use super::store::guarded;
 use super::{Commit, CommitBatch, CommitError, DocumentRow, Identity, Position, Publish, Row};
 
@@ -41,6 +44,7 @@ pub(super) enum Order {
     Commit(Commit),
     Renew(SyncSender<Result<Identity, CommitError>>),
     Mend(SyncSender<Result<(), CommitError>>),
+    Raise(VersionVector, SyncSender<Result<Arc<Position>, CommitError>>),
 }
 
 /// Owns everything that only the writer thread touches.
@@ -108,6 +112,7 @@ impl Writer {
             // Nobody may be waiting for the answer any more, and that is fine.
             Order::Renew(answer) => drop(answer.send(self.renew())),
             Order::Mend(answer) => drop(answer.send(self.mend())),
+            Order::Raise(vector, answer) => drop(answer.send(self.raise(&vector))),
         }
         None
     }
@@ -139,7 +144,7 @@ impl Writer {
                     bytes += weight(&commit);
                     plan.add(self.own, commit);
                 }
-                Ok(order @ (Order::Renew(_) | Order::Mend(_))) => {
+                Ok(order @ (Order::Renew(_) | Order::Mend(_) | Order::Raise(..))) => {
                     other = Some(order);
                     break;
                 }
@@ -157,6 +162,11 @@ impl Writer {
 
     fn commit(&mut self, mut plan: Plan) {
         let waiting = mem::take(&mut plan.waiting);
+        if bug!(AcknowledgeBeforeWrite) {
+            answer(waiting, &Ok(encoded(plan.vector.clone())));
+            drop(self.write(plan));
+            return;
+        }
         let outcome = self.write(plan);
         answer(waiting, &outcome);
     }
@@ -174,6 +184,7 @@ impl Writer {
         match written {
             Ok(moved) => {
                 self.shared.pending.fetch_sub(moved, Ordering::AcqRel);
+                self.shared.note_logs(&origins);
                 self.recovered();
                 Ok(self.announce(plan))
             }
@@ -194,10 +205,15 @@ impl Writer {
         }
         let mut changed = mem::take(&mut origins.unsaved);
         changed.extend(plan.touched.keys());
+        let mut added: BTreeMap<Origin, u64> = BTreeMap::new();
+        for (_, entry) in &plan.entries {
+            *added.entry(entry.origin).or_default() += entry.change.len() as u64;
+        }
         let row = |origin: Origin| {
-            let known = origins.known.get(&origin).cloned().unwrap_or_default();
-            let sequence = plan.vector.sequence(origin);
-            (origin, OriginRow { sequence, latest: known.latest, region: known.region })
+            let Known { region, latest, mut log } =
+                origins.known.get(&origin).cloned().unwrap_or_default();
+            log.bytes += added.get(&origin).copied().unwrap_or_default();
+            (origin, OriginRow { sequence: plan.vector.sequence(origin), latest, region, log })
         };
         changed.into_iter().map(row).collect()
     }
@@ -205,10 +221,11 @@ impl Writer {
     /// Tells the world what is durable now: first whoever publishes, then who waits for it.
     fn announce(&mut self, plan: Plan) -> Arc<Position> {
         let durable = self.durable();
-        if plan.is_empty() {
+        let moved = plan.vector != durable.vector;
+        if plan.is_empty() && !moved {
             return durable;
         }
-        let position = if plan.entries.is_empty() { durable } else { encoded(plan.vector) };
+        let position = if moved { encoded(plan.vector) } else { durable };
         let (documents, conflicts) = told(plan.rows);
         let batch = Arc::new(CommitBatch {
             entries: plan.entries,
@@ -238,6 +255,39 @@ impl Writer {
         self.shared.rename(identity.clone());
         tracing::info!(%retired, origin = %identity.origin, "the origin was renewed");
         Ok(identity)
+    }
+
+    /// Notes that everything up to a vector is here, in documents that came whole. Nobody else
+    /// continues the own origin, so that stays as it is.
+    fn raise(&mut self, vector: &VersionVector) -> Result<Arc<Position>, CommitError> {
+        self.writable().map_err(CommitError::Storage)?;
+        let mut plan = Plan::after(&self.durable().vector);
+        let missing = |dot: &Dot| dot.origin != self.own && !plan.vector.contains(*dot);
+        let raised: VersionVector = vector.iter().filter(missing).collect();
+        if raised.is_empty() {
+            return Ok(self.durable());
+        }
+        plan.vector.merge(&raised);
+        let mut origins = self.origin_rows(&plan);
+        origins.retain(|(origin, _)| raised.sequence(*origin) == Sequence::ZERO);
+        origins.extend(raised.iter().map(|dot| {
+            let Known { region, latest, log } =
+                self.shared.origins().known.entry(dot.origin).or_default().clone();
+            let log = LogRow { floor: dot.sequence, bytes: 0, ..log };
+            (dot.origin, OriginRow { sequence: dot.sequence, latest, region, log })
+        }));
+        let Self { shared, encoder, .. } = self;
+        match shared.store.write(|transaction| apply(transaction, encoder, &plan, &origins)) {
+            Ok(_) => {
+                self.shared.note_logs(&origins);
+                self.recovered();
+                Ok(self.announce(plan))
+            }
+            Err(reason) => {
+                self.shared.origins().unsaved.extend(origins.iter().map(|(origin, _)| *origin));
+                Err(CommitError::Storage(self.fault(reason, Some(plan))))
+            }
+        }
     }
 
     /// Makes the index of the ledger anew.
@@ -299,6 +349,7 @@ impl Writer {
         self.shared.pending.store(recovered.pending, Ordering::Release);
         self.shared.any_conflicts.store(recovered.conflicts > 0, Ordering::Release);
         self.own = recovered.identity.origin;
+        self.shared.note_logs(&recovered.origins);
         self.shared.rename(recovered.identity);
         let lost = self.durable().vector != recovered.vector;
         let doubtful = self.outage.as_mut().and_then(|outage| outage.doubtful.take());
@@ -373,7 +424,11 @@ fn answer(
 
 /// A position with its token.
 pub(super) fn encoded(vector: VersionVector) -> Arc<Position> {
-    let token = token::encode(&vector);
+    let mut told = vector.clone();
+    if bug!(TokenForgetsOrigin) {
+        told = vector.iter().skip(1).collect();
+    }
+    let token = token::encode(&told);
     Arc::new(Position { vector, token })
 }
 
@@ -386,7 +441,7 @@ fn told(rows: Vec<Row>) -> (Vec<(DocumentId, DocumentRow)>, Vec<LedgerChange>) {
             Row::Conflict(document, conflict, row) => {
                 conflicts.push(LedgerChange { document, conflict, row });
             }
-            Row::Applied(..) | Row::Snapshot { .. } | Row::Redecided(..) => {}
+            Row::Applied(..) | Row::Snapshot { .. } | Row::Reached(..) | Row::Redecided(..) => {}
         }
     }
     (documents, conflicts)
@@ -398,7 +453,7 @@ fn weight(commit: &Commit) -> usize {
     let entries = commit.entries.iter().map(|entry| entry.change.len());
     let rows = commit.rows.iter().map(|row| match row {
         Row::Document(_, row) => row.json.as_ref().map_or(0, bytes::Bytes::len),
-        Row::Applied(_, dots) => dots.len() * 40,
+        Row::Applied(_, dots) | Row::Reached(_, dots) => dots.len() * 40,
         Row::Snapshot { bytes, covers, .. } => bytes.len() + covers.len() * 40,
         Row::Conflict(_, _, row) => row.as_ref().map_or(0, |row| row.bytes.len()),
         Row::Redecided(_, record) => record.len(),

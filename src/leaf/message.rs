@@ -203,6 +203,7 @@ impl From<&Error> for Refusal {
     fn from(error: &Error) -> Self {
         let outlook = match error.kind() {
             ErrorKind::Stale
+            | ErrorKind::Gone
             | ErrorKind::Overloaded
             | ErrorKind::Unavailable
             | ErrorKind::Corrupt

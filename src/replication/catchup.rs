@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anabranch_crdt::bug;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 
@@ -130,7 +131,8 @@ impl Replication {
     /// Gives up pulls that were not answered in time; the next peer is asked.
     pub(super) fn expire_pulls(&mut self, turn: &Turn<'_>) {
         for gap in self.gaps.values_mut() {
-            if gap.pull.as_ref().is_some_and(|pull| pull.deadline <= turn.monotonic()) {
+            if gap.pull.as_ref().is_some_and(|pull| pull.deadline <= turn.monotonic())
+                && !bug!(LosePullTimeout) {
                 gap.fail(turn.monotonic());
             }
         }
@@ -201,7 +203,9 @@ impl Replication {
             if pull.after > durable {
                 return self.ask_for_origin(turn);
             }
-            if let Some(link) = self.link_mut(region) {
+            if let Some(link) = self.link_mut(region)
+                && !bug!(TreatLostAsSent)
+            {
                 link.window.restart(pull.after);
             }
             return self.pump(region, turn);
@@ -242,7 +246,7 @@ impl Replication {
         answer.bytes = answer.bytes.saturating_sub(sent);
         // What comes next can be relayed, because it goes on from here.
         link.relayed.sent.raise(*origin, last);
-        turn.send(link.id, encode_batch(*origin, after.next(), frame));
+        turn.send_bulk(link.id, encode_batch(*origin, after.next(), frame));
         self.continue_answer(region, *origin, last, answer, turn);
     }
 
@@ -260,7 +264,7 @@ impl Replication {
         let Some(link) = peers.get_mut(region).and_then(|peer| peer.link.as_mut()) else { return };
         if answer.entries == 0 || answer.bytes == 0 || after >= durable.sequence(origin) {
             link.answers = link.answers.saturating_sub(1);
-            return turn.send(link.id, encode_batch(origin, after.next(), [].iter()));
+            return turn.send_bulk(link.id, encode_batch(origin, after.next(), [].iter()));
         }
         let (link, region, purpose) = (link.id, region.clone(), Purpose::Answer(answer));
         reads.insert(ticket, Reading { link, region, origin, after, purpose });

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque, vec_deque};
 
+use anabranch_crdt::bug;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 use bytes::Bytes;
@@ -195,7 +196,8 @@ fn wants_relay(
 
 /// Tells whether a peer has introduced itself, and neither is nor directly hears an origin.
 pub(super) fn is_deaf_to(link: &Link, origin: Origin) -> bool {
-    link.origin.is_some_and(|own| own != origin) && !link.direct.contains(&origin)
+    let hears = link.direct.contains(&origin) && !bug!(RelayToAll);
+    link.origin.is_some_and(|own| own != origin) && !hears
 }
 
 /// Counts the entries that fit into one frame; at least one, if there is one.

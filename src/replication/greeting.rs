@@ -1,5 +1,6 @@
 //! Links: who is there, what they have, how they are connected, and who this node is to them.
 
+use anabranch_crdt::bug;
 use anabranch_crdt::ids::{Origin, RegionName, Timestamp};
 use anabranch_crdt::version::VersionVector;
 
@@ -65,7 +66,9 @@ impl Replication {
         let Some(link) = peer.link.as_mut() else { return };
         let before = link.origin.replace(hello.origin);
         link.direct = hello.direct.into_iter().collect();
-        if before.is_none() {
+        if before.is_none() && bug!(TrustOldKnowledge) {
+            link.window.restart(peer.known.sequence(own));
+        } else if before.is_none() {
             peer.known = VersionVector::new();
             link.window.restart(hello.vector.sequence(own));
         }

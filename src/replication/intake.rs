@@ -1,6 +1,7 @@
 //! Entries that come in: append them without gaps, acknowledge what is durable, pass it on.
 
-use anabranch_crdt::entry::Entry;
+use anabranch_crdt::bug;
+use anabranch_crdt::entry::{Dot, Entry};
 use anabranch_crdt::ids::{Origin, RegionName, Sequence};
 use anabranch_crdt::version::VersionVector;
 
@@ -67,10 +68,16 @@ impl Replication {
         let grace = self.grace(turn);
         let Self { settings, peers, .. } = self;
         let Some(link) = peers.get_mut(region).and_then(|peer| peer.link.as_mut()) else { return };
-        if first > pending.next() || link.inbox.is_full(settings) {
+        let gap = first > pending.next() && !bug!(IgnoreGap);
+        if gap || link.inbox.is_full(settings) {
             return self.note_gap(origin, grace, turn);
         }
         entries.retain(|entry| entry.sequence > pending);
+        if let [one, two, ..] = entries.as_mut_slice()
+            && bug!(SwapEntries)
+        {
+            std::mem::swap(&mut one.change, &mut two.change);
+        }
         link.inbox.push(entries);
         self.note_progress(origin, id, from_owner, turn);
         self.start_append(region, turn);
@@ -169,7 +176,11 @@ impl Replication {
         if links.is_empty() {
             return;
         }
-        let bytes = Frame::Ack { vector: self.durable.clone() }.encode();
+        let mut vector = self.durable.clone();
+        if bug!(AcknowledgeTooMuch, every 20) {
+            vector = vector.iter().map(|dot| Dot { sequence: dot.sequence.next(), ..dot }).collect();
+        }
+        let bytes = Frame::Ack { vector }.encode();
         links.into_iter().for_each(|link| turn.send(link, bytes.clone()));
     }
 

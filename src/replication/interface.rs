@@ -25,6 +25,16 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
+/// Which of the two queues of a link a frame takes. Frames of one lane arrive in the order in which
+/// they were sent; a frame of one lane may overtake any of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Control frames, and entries that have only just become durable: sent first.
+    Fresh,
+    /// What catches up or compares: it has a share of a busy link, and all of an idle one.
+    Bulk,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -80,6 +90,20 @@ pub enum Input {
     Timeout,
 }
 
+impl Input {
+    /// Tells whether it may change what is known of the regions.
+    pub(super) fn may_teach(&self) -> bool {
+        match self {
+            Self::Connected { .. }
+            | Self::Disconnected { .. }
+            | Self::Frame { .. }
+            | Self::Committed { .. }
+            | Self::Renewed { .. } => true,
+            Self::Appended { .. } | Self::Read { .. } | Self::Timeout => false,
+        }
+    }
+}
+
 /// What to do.
 #[derive(Debug, Clone)]
 pub enum Effect {
@@ -89,6 +113,8 @@ pub enum Effect {
         link: LinkId,
         /// The frame.
         bytes: Bytes,
+        /// What it shares its order with.
+        lane: Lane,
     },
     /// Append entries of other origins to the journal, durably, and answer with
     /// [`Input::Appended`].

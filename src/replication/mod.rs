@@ -25,6 +25,7 @@
 
 mod catchup;
 mod clock;
+mod cluster;
 mod fanout;
 pub mod frame;
 mod greeting;
@@ -36,12 +37,14 @@ mod samples;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anabranch_crdt::bug;
 use anabranch_crdt::entry::Entry;
 use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
-pub use interface::{Effect, Input, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
+pub use cluster::{ClusterView, MemberState, RegionView};
+pub use interface::{Effect, Input, Lane, LinkId, Now, PeerStatus, ReplicationSettings, Ticket};
 
 use catchup::{Answer, Gap};
 use fanout::Recent;
@@ -71,6 +74,8 @@ pub struct Replication {
     appends: BTreeMap<Ticket, Appending>,
     reads: BTreeMap<Ticket, Reading>,
     last_ticket: u64,
+    /// Counts what changed in what is known of the regions.
+    knowledge: u64,
 }
 
 /// The moment and the effects of one call of [`Replication::handle`].
@@ -99,8 +104,14 @@ enum Purpose {
 }
 
 impl Turn<'_> {
+    /// Sends what must not wait: control frames and fresh entries.
     fn send(&mut self, link: LinkId, bytes: Bytes) {
-        self.effects.push(Effect::Send { link, bytes });
+        self.effects.push(Effect::Send { link, bytes, lane: Lane::Fresh });
+    }
+
+    /// Sends what may wait: what catches up or compares.
+    fn send_bulk(&mut self, link: LinkId, bytes: Bytes) {
+        self.effects.push(Effect::Send { link, bytes, lane: Lane::Bulk });
     }
 
     fn monotonic(&self) -> Duration {
@@ -129,6 +140,7 @@ impl Replication {
             appends: BTreeMap::new(),
             reads: BTreeMap::new(),
             last_ticket: 0,
+            knowledge: 0,
             settings,
         }
     }
@@ -137,6 +149,9 @@ impl Replication {
     pub fn handle(&mut self, input: Input, now: Now, effects: &mut Vec<Effect>) {
         let turn = &mut Turn { now, effects };
         self.samples.start(turn.monotonic());
+        if input.may_teach() {
+            self.knowledge += 1;
+        }
         match input {
             Input::Connected { link, region } => self.handle_connected(link, region, turn),
             Input::Disconnected { link, reason } => self.forget_link(link, reason, turn),
@@ -153,6 +168,9 @@ impl Replication {
     /// Returns the next monotonic time at which [`Input::Timeout`] is wanted.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
+        if bug!(LoseTimer) {
+            return None;
+        }
         let links = self.peers.values().filter_map(|peer| peer.link.as_ref());
         let links = links.map(|link| link.next_timeout(self.settings.digest_interval));
         links.chain(self.gaps.values().map(Gap::next_timeout)).min()

@@ -98,7 +98,7 @@ impl Node {
 
 fn done(effect: Effect) -> Option<Done> {
     Some(match effect {
-        Effect::Send { link, bytes } => Done::Sent(link.0, Frame::decode(&bytes).unwrap()),
+        Effect::Send { link, bytes, .. } => Done::Sent(link.0, Frame::decode(&bytes).unwrap()),
         Effect::Append { ticket, entries } => {
             Done::Append(ticket, entries.iter().map(Entry::dot).collect())
         }

@@ -332,6 +332,8 @@ impl World {
         let node = &mut self.nodes[id];
         let process = node.process.as_mut().filter(|_| node.life == life)?;
         process.clocks.set(now);
+        #[cfg(feature = "seeded-bugs")]
+        anabranch_crdt::seeded::enter(id.0);
         Some(process)
     }
 

@@ -24,7 +24,7 @@ use super::{TransportHooks, TransportSettings, pass_on_panic};
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Commit, CommitError, Identity, Journal};
 use crate::replication::{
-    Effect, Input, LinkId, Now, PeerStatus, Replication, ReplicationSettings, Ticket,
+    ClusterView, Effect, Input, LinkId, Now, PeerStatus, Replication, ReplicationSettings, Ticket,
 };
 
 /// Owns the state machine.
@@ -40,7 +40,17 @@ pub(crate) struct Driver {
     reads: Reads,
     effects: Vec<Effect>,
     status: watch::Sender<Arc<Vec<PeerStatus>>>,
+    cluster: watch::Sender<Arc<ClusterView>>,
+    /// What of the knowledge of the state machine is published.
+    knowledge: u64,
     began: Instant,
+}
+
+/// What a driver publishes.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    pub(crate) status: watch::Receiver<Arc<Vec<PeerStatus>>>,
+    pub(crate) cluster: watch::Receiver<Arc<ClusterView>>,
 }
 
 /// An answer to an effect.
@@ -52,13 +62,13 @@ enum Done {
 }
 
 impl Driver {
-    /// Makes a driver, and the receiver of what it knows of the peers.
+    /// Makes a driver, and the receivers of what it knows of the regions.
     pub(crate) fn new(
         settings: &TransportSettings,
         journal: Journal,
         mut commits: CommitReceiver,
         hooks: TransportHooks,
-    ) -> (Self, watch::Receiver<Arc<Vec<PeerStatus>>>) {
+    ) -> (Self, Published) {
         // What was committed before now is no news; but the position may not yet say so.
         let mut vector = journal.position().borrow().vector.clone();
         while let Some(news) = commits.try_next() {
@@ -66,7 +76,8 @@ impl Driver {
         }
         let replication = Replication::new(replication_settings(settings, &journal), vector);
         let (status, statuses) = watch::channel(Arc::default());
-        let driver = Self {
+        let (cluster, clusters) = watch::channel(Arc::default());
+        let mut driver = Self {
             replication,
             appends: Appends::new(journal.clone()),
             reads: Reads::new(journal.clone()),
@@ -77,11 +88,14 @@ impl Driver {
             failures: BTreeMap::new(),
             effects: Vec::new(),
             status,
+            cluster,
+            knowledge: 0,
             began: Instant::now(),
         };
         // The peers are known before the first tick, linked or not.
         driver.publish_status();
-        (driver, statuses)
+        driver.publish_cluster();
+        (driver, Published { status: statuses, cluster: clusters })
     }
 
     /// Runs until the journal or the link layer is gone.
@@ -165,12 +179,22 @@ impl Driver {
             self.execute(effect);
         }
         self.effects = effects;
+        if self.replication.knowledge() != self.knowledge {
+            self.publish_cluster();
+        }
+    }
+
+    /// Publishes what is known of the regions: at once, because writes wait for it.
+    fn publish_cluster(&mut self) {
+        self.knowledge = self.replication.knowledge();
+        let view = self.replication.cluster(self.now());
+        self.cluster.send_replace(Arc::new(view));
     }
 
     fn execute(&mut self, effect: Effect) {
         match effect {
             // A link may have gone in the meantime; its end is told, or has been.
-            Effect::Send { link, bytes } => {
+            Effect::Send { link, bytes, lane: _ } => {
                 if let Some(link) = self.links.get(&link) {
                     link.send(bytes);
                 }

@@ -44,9 +44,9 @@ pub use framing::{FrameError, FrameReader, FrameWriter};
 
 use crate::error::{Error, ErrorKind};
 use crate::journal::{Identity, Journal};
-use crate::replication::PeerStatus;
+use crate::replication::{ClusterView, PeerStatus};
 use crate::settings::{PkiPaths, Settings};
-use driver::Driver;
+use driver::{Driver, Published};
 use endpoint::Links;
 use leaf::LeafService;
 
@@ -159,7 +159,7 @@ pub struct Transport {
 #[derive(Debug, Clone)]
 pub struct TransportHandle {
     links: Arc<Links>,
-    status: watch::Receiver<Arc<Vec<PeerStatus>>>,
+    published: Published,
 }
 
 impl Transport {
@@ -180,9 +180,9 @@ impl Transport {
         let mut tasks = JoinSet::new();
         let (events, link_events) = mpsc::channel(MAX_EVENTS);
         let links = Links::start(settings, hooks.leaf.clone(), events, &mut tasks)?;
-        let (driver, status) = Driver::new(settings, journal, commits, hooks);
+        let (driver, published) = Driver::new(settings, journal, commits, hooks);
         tasks.spawn(driver.run(link_events).in_current_span());
-        Ok(Self { handle: TransportHandle { links, status }, tasks })
+        Ok(Self { handle: TransportHandle { links, published }, tasks })
     }
 
     /// Returns a handle.
@@ -224,7 +224,14 @@ impl TransportHandle {
     /// every 200 ms.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Arc<Vec<PeerStatus>>> {
-        self.status.clone()
+        self.published.status.clone()
+    }
+
+    /// Follows what is known of every region of the cluster, this node's own included: told at
+    /// once when an acknowledgement arrives.
+    #[must_use]
+    pub fn cluster(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.published.cluster.clone()
     }
 
     /// Changes where the node of a region is.

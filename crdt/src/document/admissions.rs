@@ -60,6 +60,15 @@ impl Admissions {
         self.0.get(hash).map_or(writer, |admission| admission.by)
     }
 
+    /// Returns an admission that counts for as much as the one that is known: where the change says
+    /// everything itself, its own time and its writer.
+    pub(super) fn of(&self, change: &automerge::Change) -> (Timestamp, Origin) {
+        match self.0.get(&change.hash()) {
+            Some(admission) => (admission.at, admission.by),
+            None => (clock::normalise(change.timestamp()), writer(change.actor_id())),
+        }
+    }
+
     /// Returns the bytes that [`Admissions::read`] takes.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let count = u32::try_from(self.0.len()).unwrap_or(u32::MAX);

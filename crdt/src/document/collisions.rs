@@ -16,7 +16,7 @@ use super::register::{Places, Register, operation_name, register_in, value_at};
 use super::{Admissions, Admitted, ApplyError, Document, advance, guarded, parse, writer};
 use crate::conflict::ConflictId;
 use crate::ids::{AuthorName, Origin, Timestamp};
-use crate::message::{Act, Message};
+use crate::message::{self, Act, Message};
 use crate::policy::{Policies, Whole};
 
 /// What became of a batch of changes.
@@ -63,6 +63,12 @@ impl Collisions {
         self.ties.extend(later.ties);
         self.acts.extend(later.acts);
         self.readmitted.extend(later.readmitted);
+    }
+
+    /// Tells whether changes that were known already count from an earlier time now.
+    #[must_use]
+    pub fn readmits(&self) -> bool {
+        !self.readmitted.is_empty()
     }
 
     /// Tells whether an empty ledger stays empty.
@@ -452,7 +458,7 @@ impl<'a> Reader<'a> {
         let made = Made::new(change, self.admissions);
         let decoded = change.decode();
         let root = Register(Vec::new());
-        if made.message.act == Act::Delete {
+        if deletes_document(change.message(), change.len()) {
             let name = made.operation(change.start_op().get());
             let touch = made.touch(name, change.start_op().get(), root, Action::Delete, Vec::new());
             return vec![Located { touch, around: Vec::new(), class: Class::Deletion }];
@@ -574,6 +580,14 @@ impl Made {
             resolves: self.message.act.resolves(),
         }
     }
+}
+
+/// Tells whether a change, of which these are the message and the number of operations, is
+/// somebody's delete of the document. One without operations has no name that is its own, and only
+/// settles a conflict about a document that is not there; what a policy calls for is no side.
+pub(super) fn deletes_document(message: Option<&str>, operations: usize) -> bool {
+    operations > 0
+        && message.is_some_and(|text| message::is_delete(text) && !message::is_policy(text))
 }
 
 fn action(operation: &Op) -> Option<Action> {

@@ -13,14 +13,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::collisions::{self, Action, Collisions, Touch};
-use super::register::{Register, Step, path_at, path_now, value_at};
+use super::register::{Register, Step, path_at, value_at};
 use super::view::{hydrated_json, scalar_json};
 use super::{ApplyError, Document, standin, writer};
 use crate::conflict::{Candidate, Conflict, ConflictId, ConflictState, Settlement};
 use crate::edit::Path;
 use crate::ids::{AuthorName, ChangeHash, DocumentId, Origin, Timestamp};
 use crate::message::{Act, Message};
-use crate::policy::{Policies, Policy};
+use crate::policy::{Policies, Policy, PolicyVersion};
 
 mod decide;
 mod stored;
@@ -33,6 +33,15 @@ pub use stored::StoredConflictError;
 pub struct Ledger {
     /// Rows by their register, which is all that a new collision has to look at.
     rows: BTreeMap<Register, Vec<Row>>,
+    /// Where the row of a conflict is.
+    places: BTreeMap<ConflictId, Register>,
+    /// Registers to whose rows something happened since the rows were last saved: what an edit
+    /// costs must not grow with the rows that it has nothing to do with.
+    dirty: BTreeSet<Register>,
+    /// The settings under which every row is decided, if they are the same for all.
+    decided: Option<PolicyVersion>,
+    /// How many conflicts are open.
+    open: u32,
     /// Rows that were merged into others since the ledger was read.
     removed: BTreeSet<ConflictId>,
 }
@@ -89,6 +98,9 @@ pub(super) enum What {
     Removed,
 }
 
+/// What is kept ready of a decided row.
+type Listed = (ConflictId, ConflictState);
+
 /// A row as it is stored, and what it says.
 pub type StoredRow = (Vec<u8>, Conflict);
 
@@ -113,12 +125,13 @@ impl Ledger {
     pub fn read<'a>(
         stored: impl IntoIterator<Item = &'a [u8]>,
     ) -> Result<Self, StoredConflictError> {
-        let mut rows: BTreeMap<Register, Vec<Row>> = BTreeMap::new();
+        let mut ledger = Self::default();
         for row in stored {
             let row = stored::decode(row)?;
-            rows.entry(row.register.clone()).or_default().push(row);
+            ledger.list(None, row.listed(), &row.register);
+            ledger.rows.entry(row.register.clone()).or_default().push(row);
         }
-        Ok(Self { rows, removed: BTreeSet::new() })
+        Ok(ledger)
     }
 
     /// Reads one stored row.
@@ -162,6 +175,7 @@ impl Ledger {
                     member.at = document.admissions.effective(&change, meta.timestamp);
                     member.leader = document.admissions.leader(&change, member.writer);
                     row.grown = true;
+                    self.dirty.insert(row.register.clone());
                 }
             }
         }
@@ -179,31 +193,61 @@ impl Ledger {
         }
         for change in changes {
             for register in collisions::registers(document, policies, &[*change]) {
-                let near = self.rows.iter_mut().filter(|(place, _)| place.is_near(&register));
-                for row in near.flat_map(|(_, rows)| rows) {
-                    row.near = true;
-                    row.news.insert(*change);
+                for place in self.near(&register) {
+                    for row in self.rows.get_mut(&place).into_iter().flatten() {
+                        row.near = true;
+                        row.news.insert(*change);
+                    }
+                    self.dirty.insert(place);
                 }
             }
         }
     }
 
+    /// Returns the registers with rows that are this one, around it, or inside it.
+    fn near(&self, register: &Register) -> Vec<Register> {
+        let around = (0..register.0.len())
+            .map(|depth| Register(register.0.iter().take(depth).cloned().collect()))
+            .filter(|around| self.rows.contains_key(around));
+        let inside = self.rows.range(register..).map(|(place, _)| place);
+        let inside = inside.take_while(|place| place.is_near(register)).cloned();
+        around.chain(inside).collect()
+    }
+
     /// Decides every row that something happened to, and those that were decided under other
     /// settings.
     pub fn decide(&mut self, document: &Document, id: DocumentId, policies: &Policies) {
-        for row in self.rows.values_mut().flatten() {
-            let version = row.conflict.as_ref().map(|conflict| conflict.version);
-            row.stirred |= row.grown || version != Some(policies.version());
-            row.near |= row.stirred;
-            if row.grown {
-                row.find_acts(document, id);
+        let all = self.decided.replace(policies.version()) != Some(policies.version());
+        if all {
+            self.dirty.extend(self.rows.keys().cloned());
+        }
+        for register in self.dirty.clone() {
+            let mut rows = self.rows.remove(&register).unwrap_or_default();
+            for row in &mut rows {
+                let before = row.listed();
+                row.decide(document, id, policies);
+                self.list(before, row.listed(), &register);
             }
-            if row.stirred || row.near && row.depends_on_what_stands() {
-                let decided = decide::decide(row, document, id, policies);
-                row.changed |= row.conflict.as_ref() != Some(&decided);
-                row.grown = false;
-                row.conflict = Some(decided);
+            if !rows.is_empty() {
+                self.rows.insert(register, rows);
             }
+        }
+    }
+
+    /// Keeps the index and the count in step with a row that is decided, or gone.
+    fn list(&mut self, before: Option<Listed>, after: Option<Listed>, register: &Register) {
+        if before == after {
+            return;
+        }
+        let open = |listed: Option<Listed>| {
+            u32::from(listed.is_some_and(|(_, state)| state == ConflictState::Open))
+        };
+        self.open = self.open.saturating_sub(open(before)).saturating_add(open(after));
+        if let Some((conflict, _)) = before {
+            self.places.remove(&conflict);
+        }
+        if let Some((conflict, _)) = after {
+            self.places.insert(conflict, register.clone());
         }
     }
 
@@ -289,18 +333,10 @@ impl Ledger {
         self.rows.values().flatten().filter_map(|row| row.conflict.as_ref())
     }
 
-    /// Returns where the field of a conflict is now, which for a list element may be another index
-    /// than the conflict was listed under.
-    #[must_use]
-    pub fn place(&self, document: &Document, conflict: ConflictId) -> Option<Path> {
-        Some(path_now(&document.doc, &self.row(conflict)?.register))
-    }
-
     /// Counts the open conflicts.
     #[must_use]
     pub fn open(&self) -> u32 {
-        let open = self.conflicts().filter(|c| c.state == ConflictState::Open).count();
-        u32::try_from(open).unwrap_or(u32::MAX)
+        self.open
     }
 
     /// Tells whether there are no rows.
@@ -312,13 +348,15 @@ impl Ledger {
     /// Returns the rows to store (`None`: to remove) since the last call.
     pub fn unsaved(&mut self) -> Vec<(ConflictId, Option<StoredRow>)> {
         let mut unsaved = Vec::new();
-        for row in self.rows.values_mut().flatten() {
-            (row.near, row.stirred) = (false, false);
-            row.news.clear();
-            let Some(conflict) = row.conflict.clone().filter(|_| row.changed) else { continue };
-            self.removed.remove(&conflict.id);
-            unsaved.push((conflict.id, Some((stored::encode(row), conflict))));
-            row.changed = false;
+        for register in std::mem::take(&mut self.dirty) {
+            for row in self.rows.get_mut(&register).into_iter().flatten() {
+                (row.near, row.stirred) = (false, false);
+                row.news.clear();
+                let Some(conflict) = row.conflict.clone().filter(|_| row.changed) else { continue };
+                self.removed.remove(&conflict.id);
+                unsaved.push((conflict.id, Some((stored::encode(row), conflict))));
+                row.changed = false;
+            }
         }
         unsaved.extend(std::mem::take(&mut self.removed).into_iter().map(|id| (id, None)));
         unsaved
@@ -328,33 +366,35 @@ impl Ledger {
     /// dropped comes back when a change arrives late that collides with what it was about.
     pub fn forget(&mut self, conflicts: &[ConflictId]) -> usize {
         let before = self.removed.len();
-        let settled = |row: &mut Row| {
-            let conflict = row.conflict.as_ref();
-            conflict
-                .filter(|c| c.state != ConflictState::Open && conflicts.contains(&c.id))
-                .cloned()
-        };
-        self.rows.retain(|_, rows| {
-            rows.retain_mut(|row| match settled(row) {
-                Some(conflict) => {
-                    self.removed.insert(conflict.id);
-                    false
-                }
-                None => true,
-            });
-            !rows.is_empty()
-        });
+        for conflict in conflicts {
+            let Some(register) = self.places.get(conflict).cloned() else { continue };
+            let Some(rows) = self.rows.get_mut(&register) else { continue };
+            let settled = |row: &Row| {
+                row.listed()
+                    .is_some_and(|(id, state)| id == *conflict && state != ConflictState::Open)
+            };
+            rows.retain(|row| !settled(row));
+            let gone = !rows.iter().any(|row| row.listed().is_some_and(|(id, _)| id == *conflict));
+            if rows.is_empty() {
+                self.rows.remove(&register);
+            }
+            if gone {
+                self.places.remove(conflict);
+                self.removed.insert(*conflict);
+            }
+        }
         self.removed.len() - before
     }
 
     /// Rows that a resolution may be due for.
     pub(super) fn fresh(&self) -> impl Iterator<Item = &Row> {
-        self.rows.values().flatten().filter(|row| row.near)
+        let rows = self.dirty.iter().filter_map(|register| self.rows.get(register));
+        rows.flatten().filter(|row| row.near)
     }
 
     fn row(&self, conflict: ConflictId) -> Option<&Row> {
         let has_id = |row: &&Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
-        self.rows.values().flatten().find(has_id)
+        self.rows.get(self.places.get(&conflict)?)?.iter().find(has_id)
     }
 
     /// Puts deletes into the rows of what they are concurrent to, if they knew a side there that
@@ -396,20 +436,21 @@ impl Ledger {
         let [register, _] = pair.map(|touch| &touch.register);
         let keys = pair.map(|touch| (touch.counter, touch.operation.clone()));
         let mut joined = Row::new(register.clone());
-        let rows = self.rows.entry(register.clone()).or_default();
-        rows.retain_mut(|row| {
-            let related = keys.iter().any(|key| row.members.contains_key(key));
-            if related {
-                self.removed.insert(row.id(id));
-                joined.members.append(&mut row.members);
-                joined.acts.append(&mut row.acts);
-            }
-            !related
-        });
+        let rows = self.rows.remove(register).unwrap_or_default();
+        let related = |row: &Row| keys.iter().any(|key| row.members.contains_key(key));
+        let (related, mut rows): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(related);
+        for mut row in related {
+            self.removed.insert(row.id(id));
+            self.list(row.listed(), None, register);
+            joined.members.append(&mut row.members);
+            joined.acts.append(&mut row.acts);
+        }
         for (key, touch) in keys.into_iter().zip(pair) {
             joined.members.entry(key).or_insert_with(|| member(document, touch));
         }
         rows.push(joined);
+        self.rows.insert(register.clone(), rows);
+        self.dirty.insert(register.clone());
     }
 
     /// Notes what was done about a conflict. The row may have been named after any of its members
@@ -421,13 +462,18 @@ impl Ledger {
         conflict: ConflictId,
         change: automerge::ChangeHash,
     ) {
-        let is_named = |row: &Row| row.conflict.as_ref().is_some_and(|c| c.id == conflict);
-        let named = self.rows.values().flatten().any(is_named);
-        let mut rows = self.rows.values_mut().flatten();
-        let found = rows.find(|row| is_named(row) || !named && row.was_named(id, conflict));
+        let is_named = |row: &Row| row.listed().is_some_and(|(id, _)| id == conflict);
+        let was_named = |row: &Row| row.was_named(id, conflict);
+        let found = match self.places.get(&conflict) {
+            Some(place) => {
+                self.rows.get_mut(place).and_then(|r| r.iter_mut().find(|r| is_named(r)))
+            }
+            None => self.rows.values_mut().flatten().find(|row| was_named(row)),
+        };
         let Some(row) = found else { return };
         if let Some(settlement) = settlement(document, &row.register, change) {
             row.grown |= row.acts.insert(settlement.change, settlement).is_none();
+            self.dirty.insert(row.register.clone());
         }
     }
 }
@@ -445,6 +491,26 @@ impl Row {
             news: BTreeSet::new(),
             changed: true,
         }
+    }
+
+    /// Decides the row, if something happened to it or if it was decided under other settings.
+    fn decide(&mut self, document: &Document, id: DocumentId, policies: &Policies) {
+        let version = self.conflict.as_ref().map(|conflict| conflict.version);
+        self.stirred |= self.grown || version != Some(policies.version());
+        self.near |= self.stirred;
+        if self.grown {
+            self.find_acts(document, id);
+        }
+        if self.stirred || self.near && self.depends_on_what_stands() {
+            let decided = decide::decide(self, document, id, policies);
+            self.changed |= self.conflict.as_ref() != Some(&decided);
+            self.grown = false;
+            self.conflict = Some(decided);
+        }
+    }
+
+    fn listed(&self) -> Option<Listed> {
+        self.conflict.as_ref().map(|conflict| (conflict.id, conflict.state))
     }
 
     /// Takes in what was done about the conflict before it was one here: under settings that take

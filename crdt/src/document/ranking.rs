@@ -70,6 +70,9 @@ pub(super) fn compare(policy: Policy, one: &Claim, other: &Claim) -> Ordering {
         Policy::Auto | Policy::Manual => one.operation.cmp(&other.operation),
         Policy::Lww => latest(),
         Policy::First => latest().reverse(),
+        Policy::Max if crate::bug!(WrongWinner, at 1) => {
+            other.weight.compare(&one.weight).then_with(latest)
+        }
         Policy::Max => one.weight.compare(&other.weight).then_with(latest),
         Policy::Min => other.weight.compare(&one.weight).then_with(latest),
         Policy::RegionPriority => other.place.cmp(&one.place).then_with(latest),

@@ -8,12 +8,12 @@
 
 use std::collections::BTreeSet;
 
-use automerge::legacy::{ElementId, Key};
+use automerge::legacy::{ElementId, Key, ObjectId};
 use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc};
 
 use super::collisions::apply_parsed;
 use super::ledger::{Ledger, Row, What, best, later_write};
-use super::register::{Standing, Step, object_name, standing_in};
+use super::register::{Standing, Step, object_name, operation, operation_name, standing_in};
 use super::standin::parse_operation;
 use super::view::{Slot, View, operation_order};
 use super::{ApplyError, Change, Document, stored};
@@ -188,23 +188,55 @@ impl<'a> Case<'a> {
     }
 
     /// Of values that are more than single fields: makes the one that shows the one that other
-    /// readers see.
+    /// readers see; of a document, in every field.
     fn seen(&self) -> Option<Draft<'a>> {
-        let slots = &self.standing.slots;
-        if self.conflict.policy.chooses() {
-            return None;
+        let mut draft = self.new_draft(self.conflict.at());
+        match self.key() {
+            Some(_) if self.conflict.policy.chooses() => return None,
+            Some(key) => {
+                let path = self.conflict.path.tokens();
+                self.show_to_all(&mut draft, key, &self.standing.slots, path)?;
+            }
+            None => self.conflicting_fields().try_for_each(|(name, slots)| {
+                let key = Key::Map(name.as_str().into());
+                // Maps that were restored at once have no row that would merge them.
+                let restored = |slot: &Slot| self.view.original(slot) != slot.operation;
+                if slots.iter().all(|slot| slot.value.is_map() && restored(slot)) {
+                    return mirror::merge(self, &mut draft, &slots, &[name]);
+                }
+                self.show_to_all(&mut draft, key, &slots, &[name])
+            })?,
         }
-        let shown = self.view.winner(slots, self.conflict.path.tokens())?;
+        (!draft.is_empty()).then_some(draft)
+    }
+
+    /// Writes what shows in a register again, if other readers see something else there.
+    fn show_to_all(
+        &self,
+        draft: &mut Draft<'a>,
+        key: Key,
+        slots: &[Slot],
+        path: &[String],
+    ) -> Option<()> {
+        let shown = self.view.winner(slots, path)?;
         if slots.last().is_none_or(|last| last.operation == shown.operation) {
-            return None;
+            return Some(());
         }
         let content = rewrite::current(self, shown)?;
-        let mut draft = self.new_draft(self.conflict.at());
+        self.follow_all(draft, slots);
         let source = object_name(&self.view.original(shown));
         let replaced = std::slice::from_ref(&shown.operation);
-        let holder = Holder::Object(shown.holder.clone());
-        draft.put(holder, self.key()?, replaced, content, &source);
-        Some(draft)
+        draft.put(Holder::Object(shown.holder.clone()), key, replaced, content, &source);
+        Some(())
+    }
+
+    /// The fields of the document with more than one value.
+    fn conflicting_fields(&self) -> impl Iterator<Item = (String, Vec<Slot>)> {
+        let fields = self.document.doc.map_range(ROOT, ..).filter(|field| field.conflict);
+        fields.map(|field| field.key.into_owned()).map(|name| {
+            let slots = self.view.slots(&[ROOT], &Prop::Map(name.clone()));
+            (name, slots)
+        })
     }
 
     /// Writes the value of a candidate in place of some values.
@@ -214,13 +246,15 @@ impl<'a> Case<'a> {
         mut draft: Draft<'a>,
         replaced: Vec<&Slot>,
     ) -> Option<Draft<'a>> {
-        if self.standing.slots.is_empty() && later_write(self.row, self.document).is_some() {
+        let gone = || !self.document.exists() || later_write(self.row, self.document).is_some();
+        if self.standing.slots.is_empty() && gone() {
             return None;
         }
         let holder = self.standing.holders.first()?;
         let content = rewrite::content(self, winner)?;
         draft.follows(ChangeHash(winner.change.0));
         self.row.changes().into_iter().for_each(|change| draft.follows(change));
+        self.follow_all(&mut draft, &self.standing.slots);
         if replaced.is_empty() {
             // The same may be due again after it was taken away under other settings.
             draft.follows_all();
@@ -231,6 +265,13 @@ impl<'a> Case<'a> {
         draft.put(Holder::Object(holder.clone()), self.key()?, &here, content, &winner.id);
         self.delete(&mut draft, &elsewhere)?;
         Some(draft)
+    }
+
+    /// Makes a change follow everything that stands in a register: other readers see the value
+    /// whose operation has the greatest number.
+    fn follow_all(&self, draft: &mut Draft<'a>, slots: &[Slot]) {
+        let there = slots.iter().filter_map(|slot| self.view.change_of(&slot.operation));
+        there.for_each(|change| draft.follows(change));
     }
 
     /// Deletes values, each from the object that holds it.
@@ -281,10 +322,7 @@ impl<'a> Case<'a> {
             self.delete_stale(&mut draft, &key, &self.standing.slots);
             self.delete_replaced(&mut draft, &key);
         } else {
-            let doc = &self.document.doc;
-            let fields = doc.map_range(ROOT, ..).filter(|field| field.conflict);
-            for name in fields.map(|field| field.key.into_owned()) {
-                let slots = self.view.slots(&[ROOT], &Prop::Map(name.clone()));
+            for (name, slots) in self.conflicting_fields() {
                 self.delete_stale(&mut draft, &Key::Map(name.into()), &slots);
             }
         }
@@ -335,7 +373,7 @@ impl<'a> Case<'a> {
         };
         let is_of = |slot: &&Slot| {
             let original = object_name(&self.view.original(slot));
-            original == candidate.id || counter(&original)
+            self.side_of(&original) == Some(candidate.id.as_str()) || counter(&original)
         };
         slots.filter(is_of).collect()
     }
@@ -349,7 +387,27 @@ impl<'a> Case<'a> {
     }
 
     fn is_side(&self, operation: &str) -> bool {
-        self.row.members.keys().any(|(_, known)| known == operation)
+        self.side_of(operation).is_some()
+    }
+
+    /// The side that an operation is, or the container that it is inside of: under settings that
+    /// took the container as one value, something may stand in for what was edited inside it.
+    fn side_of(&self, name: &str) -> Option<&str> {
+        let side = |name: &str| self.row.members.iter().find(|((_, known), _)| known == name);
+        if let Some(((_, side), _)) = side(name) {
+            return Some(side);
+        }
+        let mut name = name.to_owned();
+        loop {
+            match operation(&self.document.doc, &name)?.obj {
+                ObjectId::Root => return None,
+                ObjectId::Id(around) => name = operation_name(&around),
+            }
+            if let Some(((_, side), member)) = side(&name) {
+                let container = matches!(member.what, What::Map | What::List | What::Text);
+                return container.then_some(side);
+            }
+        }
     }
 
     /// Tells whether something stands there that is no side of the conflict.

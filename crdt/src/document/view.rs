@@ -164,12 +164,13 @@ impl<'a, D: Replica> View<'a, D> {
     /// they are concurrent, or Automerge would show one of them only.
     fn are_plain(&self, slots: &[Slot]) -> bool {
         let first = slots.first().map(|slot| &slot.holder);
-        slots.iter().all(|slot| Some(&slot.holder) == first && self.policy_change(slot).is_none())
+        let by_policy = |slot: &Slot| self.policy_change(&slot.operation).is_some();
+        slots.iter().all(|slot| Some(&slot.holder) == first && !by_policy(slot))
     }
 
-    /// Returns the change that wrote a slot, if a policy called for it.
-    fn policy_change(&self, slot: &Slot) -> Option<ChangeHash> {
-        let change = self.change_of(&slot.operation)?;
+    /// Returns the change that holds an operation, if a policy called for it.
+    fn policy_change(&self, operation: &ObjId) -> Option<ChangeHash> {
+        let change = self.change_of(operation)?;
         self.doc.header(&change)?.policy.then_some(change)
     }
 
@@ -187,10 +188,15 @@ impl<'a, D: Replica> View<'a, D> {
 
     /// Returns the operation that a slot's stands in for, or its own.
     pub(super) fn original(&self, slot: &Slot) -> ObjId {
-        let change = self.policy_change(slot);
+        self.original_of(&slot.operation)
+    }
+
+    /// Returns the operation that an operation stands in for, or itself.
+    pub(super) fn original_of(&self, operation: &ObjId) -> ObjId {
+        let change = self.policy_change(operation);
         let change = change.and_then(|hash| self.doc.get_change_by_hash(&hash));
-        let source = change.as_ref().and_then(|change| standin::source(change, &slot.operation));
-        source.unwrap_or_else(|| slot.operation.clone())
+        let source = change.as_ref().and_then(|change| standin::source(change, operation));
+        source.unwrap_or_else(|| operation.clone())
     }
 
     /// Everything that a policy looks at, and the change; a stand-in's are its original's.

@@ -62,17 +62,21 @@ pub(super) fn mark(document: &mut Document, author: &Author) -> Change {
     stored(&change)
 }
 
-/// Deletes every field of the document, and marks the change.
+/// Deletes every field of the document, and marks the change. The delete of a document without
+/// fields deletes one that it wrote itself, because conflicts name their sides by operations.
 pub(super) fn delete(document: &mut Document, author: &Author) -> Change {
     let doc = &mut document.doc;
     doc.set_actor(actor(author.origin));
     let mut tx = doc.transaction();
-    let keys: Vec<String> = tx.keys(ROOT).collect();
+    let mut keys: Vec<String> = tx.keys(ROOT).collect();
+    if keys.is_empty() {
+        tx.put(ROOT, NO_FIELD, ScalarValue::Null).expect("any document takes a field");
+        keys.push(NO_FIELD.to_owned());
+    }
     let removed = keys.into_iter().try_for_each(|key| tx.delete(ROOT, key));
     removed.expect("the keys were read in the same transaction");
-    let options = || options(author, Some(author.message.deleting_text()));
-    let (hash, _) = tx.commit_with(options());
-    let hash = hash.unwrap_or_else(|| doc.empty_commit(options()));
+    let (hash, _) = tx.commit_with(options(author, Some(author.message.deleting_text())));
+    let hash = hash.expect("the change has operations");
     let change = doc.get_change_by_hash(&hash).expect("the change was just made");
     stored(&change)
 }
@@ -411,3 +415,6 @@ fn hydrated(value: &Json) -> Result<hydrate::Value, EditError> {
         }
     })
 }
+
+/// The field that the delete of a document without fields writes and deletes.
+const NO_FIELD: &str = "";

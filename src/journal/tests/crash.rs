@@ -67,6 +67,7 @@ impl Model {
                 self.snapshots.insert(document, bytes);
                 self.tails.retain(|(id, dot)| *id != document || !covers.contains(dot));
             }
+            Row::Reached(..) => {}
             Row::Conflict(document, conflict, Some(row)) => {
                 self.conflicts.insert((document, conflict), row);
             }

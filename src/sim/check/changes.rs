@@ -164,7 +164,7 @@ fn read(document: DocumentNumber, bytes: &Bytes) -> Option<Known> {
             (ObjectId::Root | ObjectId::Id(_), Key::Map(_) | Key::Seq(_)) => None,
         },
         text: match &operation.action {
-            OpType::Put(value) => value.to_str().map(str::to_owned),
+            OpType::Put(value) => value.as_str().map(str::to_owned),
             OpType::Make(_)
             | OpType::Delete
             | OpType::Increment(_)

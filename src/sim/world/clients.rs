@@ -354,6 +354,7 @@ fn refusal(error: &Error) -> Result<Answer, &'static str> {
         | ErrorKind::Conflict
         | ErrorKind::Precondition
         | ErrorKind::TooLarge
+        | ErrorKind::Gone
         | ErrorKind::Overloaded
         | ErrorKind::Stale => Ok(Answer::Refused(error.code())),
         ErrorKind::Unavailable => Ok(Answer::Unknown),

@@ -35,7 +35,7 @@ impl World {
 
     fn carry_out(&mut self, id: NodeId, life: u64, effect: Effect) {
         match effect {
-            Effect::Send { link, bytes } => self.send(id, link, &bytes),
+            Effect::Send { link, bytes, .. } => self.send(id, link, &bytes),
             Effect::Close { link, .. } => self.close(id, link),
             Effect::Append { ticket, entries } => {
                 if let Some(process) = self.process(id, life) {
@@ -100,6 +100,8 @@ impl World {
         let life = self.nodes[id].life;
         if self.nodes[id].disk.is_off() {
             self.tally.torn_commits += 1;
+            // What was answered before the power failed was heard.
+            self.collect_replies(id, life);
             return self.stop(id, "the power fails at a write");
         }
         let Some(process) = self.process(id, life) else { return };

@@ -391,7 +391,7 @@ impl World {
     fn carry_out(&mut self, node: usize, effect: Effect) {
         let life = self.lives[node];
         match effect {
-            Effect::Send { link, bytes } => self.send(node, link, &bytes),
+            Effect::Send { link, bytes, .. } => self.send(node, link, &bytes),
             Effect::Append { ticket, entries } => self.stage(node, Work::Append(ticket, entries)),
             Effect::Read { ticket, origin, after, entries, bytes } => {
                 let delay = self.disk_delay();

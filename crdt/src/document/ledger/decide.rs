@@ -316,13 +316,15 @@ fn later(row: &Row, document: &Document, change: &ChangeHash) -> Option<Settleme
 /// Reads a change that knows every side as an ordinary write to the register, if it is one.
 fn written(row: &Row, document: &Document, change: &ChangeHash) -> Option<Settlement> {
     let meta = document.doc.get_change_meta_by_hash(change)?;
-    let act = Message::read(meta.message.as_deref()).act;
+    let text = meta.message.as_deref();
+    let act = Message::read(text).act;
     if act == Act::Policy || act.conflict().is_some() || row.changes().contains(change) {
         return None;
     }
     // Of a document that was deleted here and edited there only another delete says more.
     let root = row.register.0.is_empty();
-    if root && act != Act::Delete {
+    let operations = meta.max_op.saturating_add(1).saturating_sub(meta.start_op);
+    if root && !collisions::deletes_document(text, usize::try_from(operations).unwrap_or(1)) {
         return None;
     }
     let here = |register: &Register| {

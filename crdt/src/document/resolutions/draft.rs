@@ -5,13 +5,14 @@ use std::num::NonZeroU64;
 
 use automerge::legacy::{ElementId, Key, ObjectId, Op, OpId, OpType};
 use automerge::{
-    ActorId, Automerge, ChangeHash, ExpandedChange, ObjId, ObjType, ScalarValue, hydrate,
+    ActorId, Automerge, ChangeHash, ChangeMetadata, ExpandedChange, ObjId, ObjType, ScalarValue,
+    hydrate,
 };
 use uuid::Uuid;
 
-use super::super::standin::NOTHING;
+use super::super::standin::{NOTHING, knows};
 use crate::ids::{Origin, Timestamp};
-use crate::message::{Act, Message};
+use crate::message::{Act, Message, is_policy};
 
 /// A change in the making.
 pub(super) struct Draft<'a> {
@@ -19,7 +20,8 @@ pub(super) struct Draft<'a> {
     at: Timestamp,
     deps: BTreeSet<ChangeHash>,
     steps: Vec<Step>,
-    note: Option<&'static str>,
+    /// Whether the document is not there after the change.
+    deletes: bool,
     only_for: Option<Origin>,
 }
 
@@ -68,7 +70,7 @@ enum Step {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(doc: &'a Automerge, at: Timestamp) -> Self {
-        Self { doc, at, deps: BTreeSet::new(), steps: Vec::new(), note: None, only_for: None }
+        Self { doc, at, deps: BTreeSet::new(), steps: Vec::new(), deletes: false, only_for: None }
     }
 
     /// Makes the change depend on another.
@@ -91,9 +93,9 @@ impl<'a> Draft<'a> {
         self.only_for
     }
 
-    /// Says what the change is, where that is not for its values to say.
-    pub(super) fn note(&mut self, note: &'static str) {
-        self.note = Some(note);
+    /// Says that the document is not there after the change.
+    pub(super) fn deletes(&mut self) {
+        self.deletes = true;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -134,20 +136,23 @@ impl<'a> Draft<'a> {
         self.steps.push(Step::IncrementMade { step, by });
     }
 
-    /// Builds the change; `None` if there is nothing to do, or too much.
+    /// Builds the change; `None` if there is nothing to do, or too much, or if policies have
+    /// undone each other's changes too often.
     pub(super) fn build(self) -> Option<automerge::Change> {
-        if self.steps.is_empty() || self.deps.is_empty() {
+        if self.steps.is_empty() || self.deps.is_empty() || self.takes_turns() {
             return None;
         }
         let metas = self.deps.iter().filter_map(|dep| self.doc.get_change_meta_by_hash(dep));
         let start = metas.map(|meta| meta.max_op).max()?.checked_add(1)?;
         let nobody = ActorId::from([0; 16].as_slice());
         let (operations, note) = self.operations_of(&nobody, start)?;
-        let seed = format!("{operations:?}|{:?}|{start}|{:?}|{note}", self.deps, self.at);
+        let message =
+            Message { act: Act::Policy, author: None, note: Some(note).filter(|n| !n.is_empty()) };
+        let message = if self.deletes { Some(message.deleting_text()) } else { message.text() };
+        let seed = format!("{operations:?}|{:?}|{start}|{:?}|{message:?}", self.deps, self.at);
         let id = Uuid::new_v5(&WRITER_NAMESPACE, seed.as_bytes());
         let actor = ActorId::from(id.as_bytes().as_slice());
         let (operations, _) = self.operations_of(&actor, start)?;
-        let note = Some(note).filter(|note| !note.is_empty());
         let change = ExpandedChange {
             operations,
             actor_id: actor,
@@ -155,12 +160,32 @@ impl<'a> Draft<'a> {
             seq: 1,
             start_op: NonZeroU64::new(start)?,
             time: i64::try_from(self.at.0).ok()?,
-            message: Message { act: Act::Policy, author: None, note }.text(),
+            message,
             deps: self.deps.into_iter().collect(),
             extra_bytes: Vec::new(),
             author: None,
         };
         Some(automerge::Change::from(change))
+    }
+
+    /// Tells whether the change would be the last of a long line of policy changes, each made after
+    /// nothing new but the one before it. No such line is known; if there is one it must end,
+    /// because every region would go on with it for ever.
+    fn takes_turns(&self) -> bool {
+        // Counters are added up again and again, by one leader, and that ends by itself.
+        let mut deps = self.deps.clone();
+        for _ in 0..MAX_TURNS {
+            let metas = deps.iter().filter_map(|dep| self.doc.get_change_meta_by_hash(dep));
+            let policy = |meta: &ChangeMetadata<'_>| meta.message.as_deref().is_some_and(is_policy);
+            let Some(before) = metas.filter(policy).max_by_key(|meta| meta.max_op) else {
+                return false;
+            };
+            if !deps.iter().all(|dep| knows(self.doc, &before.hash, dep)) {
+                return false;
+            }
+            deps = before.deps.iter().copied().collect();
+        }
+        self.only_for.is_none()
     }
 
     fn operations_of(&self, actor: &ActorId, start: u64) -> Option<(Vec<Op>, String)> {
@@ -204,11 +229,7 @@ impl<'a> Draft<'a> {
             }
         }
         let named = sources.iter().any(|source| *source != NOTHING);
-        let note = match self.note {
-            Some(note) => note.to_owned(),
-            None if named => sources.join(" "),
-            None => String::new(),
-        };
+        let note = if named { sources.join(" ") } else { String::new() };
         Some((writer.operations, note))
     }
 
@@ -309,6 +330,10 @@ fn op_id(id: &ObjId) -> Option<OpId> {
         ObjId::Id(counter, actor, _) => Some(OpId::new(*counter, actor)),
     }
 }
+
+/// Policy changes in a row that nothing else has led to: several times as many as it takes to move
+/// nested maps, level by level.
+const MAX_TURNS: usize = 64;
 
 /// Operations of one such change: what the largest container that anybody would resolve by policy
 /// takes. Beyond it the conflict stays as it is, in the ledger.

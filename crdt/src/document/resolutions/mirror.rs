@@ -19,16 +19,25 @@ pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
     let shown = case.view.winner(slots, case.conflict.path.tokens())?;
     let mut draft = case.new_draft(case.conflict.at());
     if shown.value.is_map() {
-        let maps = merged_maps(slots);
-        let (target, shells) = maps.split_first().filter(|(_, shells)| !shells.is_empty())?;
-        let mut path = case.conflict.path.tokens().to_vec();
-        Mirror { case, draft: &mut draft }.fill(&Into::Object(target), shells, &mut path)?;
+        merge(case, &mut draft, slots, case.conflict.path.tokens())?;
     } else if shown.value.is_counter() && !case.conflict.policy.chooses() {
         let total = case.view.show(slots, &mut case.conflict.path.tokens().to_vec())?.as_i64()?;
         let seen = case.standing.holders.first()?;
         fold(case, &mut draft, seen, &case.key()?, slots, total)?;
     }
     (!draft.is_empty()).then_some(draft)
+}
+
+/// Moves maps that show as one into the one that other readers see.
+pub(super) fn merge<'a>(
+    case: &Case<'a>,
+    draft: &mut Draft<'a>,
+    slots: &[Slot],
+    path: &[String],
+) -> Option<()> {
+    let maps = merged_maps(slots);
+    let (target, shells) = maps.split_first().filter(|(_, shells)| !shells.is_empty())?;
+    Mirror { case, draft }.fill(&Into::Object(target), shells, &mut path.to_vec())
 }
 
 /// Adds counters up in the last one, which other readers see.

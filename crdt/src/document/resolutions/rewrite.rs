@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use automerge::legacy::{Key, OpType};
 use automerge::{ChangeHash, ObjId, Prop, ROOT, ReadDoc, ScalarValue, hydrate};
 
+use serde_json::Value;
+
 use super::super::ledger::What;
 use super::super::register::{Register, Step, object_name, operation, value_at};
 use super::super::standin::knows;
 use super::super::view::{Held, Slot, hydrated_json};
-use serde_json::Value;
-
 use super::{Candidate, Case, Content, Draft, Holder, later_write};
-use crate::message::POLICY_DELETE;
+use crate::message::{is_delete, is_policy};
 
 /// The change that leaves the winner's whole.
 pub(super) fn draft<'a>(case: &Case<'a>) -> Option<Draft<'a>> {
@@ -104,7 +104,7 @@ fn document<'a>(case: &Case<'a>, winner: &Candidate) -> Option<Draft<'a>> {
         for key in keys {
             remove(case, &mut draft, &key, Some(&deleted))?;
         }
-        draft.note(POLICY_DELETE);
+        draft.deletes();
         return (!draft.is_empty()).then_some(draft);
     }
     let whole = case.view.policies().whole(&[]).is_some() && case.conflict.policy.chooses();
@@ -136,23 +136,49 @@ fn restore(
     let doc = &case.document.doc;
     let mut keys: Vec<String> = doc.keys_at(ROOT, heads).collect();
     keys.sort();
+    let taken = taken(case);
     for name in keys {
         let prop = Prop::Map(name.clone());
         let register = Register(vec![Step::Key(name.clone())]);
         let wanted = value_at(doc, &register, heads)?;
         let there = case.view.slots(&[ROOT], &prop);
-        // What somebody wrote to a field is not the document's to undo.
-        let written = there.iter().any(|slot| case.view.original(slot) == slot.operation);
-        if written && !whole || shows(case, &register, &there, &hydrated_json(&wanted)) {
+        let (_, source) = doc.get_at(ROOT, prop.clone(), heads).ok()??;
+        let due = if whole {
+            !shows(case, &register, &there, &hydrated_json(&wanted))
+        } else {
+            // What the delete did not take, or what stands there again, is not for it to undo: two
+            // rows that both say what is to be in one field would do so in turns for ever.
+            there.is_empty() && taken.contains(&object_name(&case.view.original_of(&source)))
+        };
+        if !due {
             continue;
         }
-        let (_, source) = doc.get_at(ROOT, prop.clone(), heads).ok()??;
         let there: Vec<ObjId> = there.into_iter().map(|slot| slot.operation).collect();
         let key = Key::Map(name.as_str().into());
         let content = Content::Value(wanted);
         draft.put(Holder::Object(ROOT), key, &there, content, &object_name(&source));
     }
     Some(())
+}
+
+/// Returns what the deletes of the document took from it, and what policies did when a delete won.
+fn taken(case: &Case<'_>) -> BTreeSet<String> {
+    let doc = &case.document.doc;
+    let sides: Vec<ChangeHash> = case.row.changes().into_iter().collect();
+    let by_policy = |text: &str| is_policy(text) && is_delete(text);
+    let later = doc.get_changes_meta(&sides).into_iter();
+    let later = later.filter(|meta| meta.message.as_deref().is_some_and(by_policy));
+    let deletes = case.row.members.values().filter(|member| member.what == What::Deleted);
+    let deletes = deletes.map(|member| ChangeHash(member.change.0));
+    let mut taken = BTreeSet::new();
+    for change in deletes.chain(later.map(|meta| meta.hash)) {
+        let operations = doc.get_change_by_hash(&change).map(|change| change.decode().operations);
+        for id in operations.into_iter().flatten().flat_map(|operation| operation.pred) {
+            let id = ObjId::Id(id.counter(), id.actor().clone(), 0);
+            taken.insert(object_name(&case.view.original_of(&id)));
+        }
+    }
+    taken
 }
 
 /// Tells whether a value shows already, alone, here and to other readers.

@@ -208,3 +208,149 @@ fn what_stands_in_for_a_deleted_side_goes() {
     check_equal(regions.iter()).unwrap();
     assert_eq!(regions[0].json(), json!({"a": 0}));
 }
+
+/// A container was taken as one value, and what was edited inside it won; under later settings,
+/// which take it apart, what stands in for that edit is still that side of the conflict.
+#[test]
+fn what_stands_in_for_a_part_is_of_its_container() {
+    let read = |settings: Value| Policies::read(&settings).unwrap();
+    let first = read(json!({"policy": "auto", "paths": {"/a": {"policy": "lww", "whole": true}}}));
+    let second = read(json!({"policy": "first"}));
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &first)).collect();
+    run(&mut regions, &Step::Map(2, "/a", 0));
+    run(&mut regions, &Step::Map(1, "/a", 0));
+    run(&mut regions, &Step::Send(1, 2));
+    regions[0].set_policies(&second);
+    run(&mut regions, &Step::Set(0, "/a", 0));
+    regions[1..].iter_mut().for_each(|region| region.set_policies(&second));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), json!({"a": 0}));
+}
+
+/// A map was replaced, and a field set in the new one; elsewhere, in the old one. What was set in
+/// the new one is no side of that conflict, although the write of the new map is.
+#[test]
+fn what_is_inside_of_a_removal_is_no_side() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    run(&mut regions, &Step::Map(1, "/m", 0));
+    run(&mut regions, &Step::Send(1, 2));
+    run(&mut regions, &Step::Send(1, 0));
+    run(&mut regions, &Step::Set(2, "/m/a", 2));
+    run(&mut regions, &Step::Map(0, "/m", 0));
+    run(&mut regions, &Step::Set(0, "/m/a", 2));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].log.len(), 4, "nothing is left to settle");
+}
+
+/// The document was deleted here; elsewhere a field was written twice at once. The delete is the
+/// last write: what the field's own conflict would choose does not come back.
+#[test]
+fn a_document_that_a_policy_deletes_stays_deleted() {
+    let read = |policy: &str| Policies::read(&json!({ "policy": policy })).unwrap();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &read("lww"))).collect();
+    regions[0].set("/b", json!(1));
+    run(&mut regions, &Step::Send(0, 1));
+    run(&mut regions, &Step::Send(0, 2));
+    regions[0].at(50).set("/a", json!("x"));
+    regions[1].at(60).set("/a", json!("y"));
+    regions[2].at(70).delete();
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), Value::Null);
+    // Under other settings everything that the delete took is there again.
+    regions.iter_mut().for_each(|region| region.set_policies(&read("first")));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), json!({"a": "x", "b": 1}));
+}
+
+/// A field has a conflict of its own, and the document was deleted at the same time: two rows with
+/// different ideas of what is to be in the field. Only one of them writes it.
+#[test]
+fn two_rows_never_take_turns() {
+    let policies = Policies::read(&json!({"policy": "min"})).unwrap();
+    let mut regions: Vec<_> = (1..=2).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/a", json!(0)).delete();
+    run(&mut regions, &Step::Map(0, "/a", 0));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert!(regions[0].log.len() < 6, "{} changes", regions[0].log.len());
+}
+
+/// A document without fields is deleted, and made again by the same writer: the delete and the
+/// first write are two sides, although the delete had nothing to remove.
+#[test]
+fn the_delete_of_an_empty_document_is_a_side_of_its_own() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/b", json!(0)).remove("/b");
+    run(&mut regions, &Step::Send(1, 2));
+    for region in &mut regions[1..] {
+        region.delete();
+        region.set("/a", json!(0));
+    }
+    let orders = [regions.clone(), regions.iter().rev().cloned().collect()];
+    for mut regions in orders {
+        exchange(&mut regions);
+        check_equal(regions.iter()).unwrap();
+        let documents = regions[0].conflicts();
+        assert!(documents.iter().flat_map(|c| &c.candidates).all(|c| c.id.contains('@')));
+    }
+}
+
+/// A field was restored with its document while it had a conflict of its own: what shows is written
+/// again once, above what was restored, so that other readers see it, too.
+#[test]
+fn what_is_written_again_is_above_what_was_restored() {
+    let policies = Policies::default();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    regions[1].set("/b", json!(2)).set("/a", json!(0)).set("/m", json!({"a": 1}));
+    run(&mut regions, &Step::Send(1, 2));
+    regions[2].set("/m/a", json!(0)).delete();
+    regions[1].remove("/m");
+    run(&mut regions, &Step::Send(2, 1));
+    regions[0].set("/n", json!(1)).set("/b", json!(0));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert!(regions[0].log.len() < 13, "{} changes", regions[0].log.len());
+}
+
+/// Two lists were created under one key, and the document counts as one value since: a later write
+/// has settled that, and other readers see the list that shows.
+#[test]
+fn what_shows_of_a_whole_document_is_what_others_see() {
+    let read = |settings: Value| Policies::read(&settings).unwrap();
+    let whole = read(json!({"paths": {"": {"policy": "lww", "whole": true}}}));
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &Policies::default())).collect();
+    run(&mut regions, &Step::Push(1, 0));
+    run(&mut regions, &Step::Push(2, 1));
+    run(&mut regions, &Step::Send(1, 2));
+    regions[2].set("/a", json!(0));
+    regions.iter_mut().for_each(|region| region.set_policies(&whole));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+    assert_eq!(regions[0].json(), json!({"a": 0, "list": [1]}));
+}
+
+/// Two regions restored one map at once, and it was edited in one of the two: the maps are merged
+/// for other readers, too, although no two people wrote them.
+#[test]
+fn maps_that_were_restored_twice_become_one() {
+    let policies = Policies::read(&json!({"policy": "min"})).unwrap();
+    let mut regions: Vec<_> = (1..=3).map(|n| Region::new(n, &policies)).collect();
+    run(&mut regions, &Step::Map(1, "/m", 1));
+    run(&mut regions, &Step::Send(1, 0));
+    regions[0].set("/a", json!(2));
+    regions[1].set("/m/a", json!(2));
+    regions[2].set("/a", json!(0));
+    regions[0].delete();
+    run(&mut regions, &Step::Send(0, 2));
+    run(&mut regions, &Step::Send(1, 0));
+    regions[0].set("/m/a", json!(0));
+    run(&mut regions, &Step::Send(2, 1));
+    exchange(&mut regions);
+    check_equal(regions.iter()).unwrap();
+}
