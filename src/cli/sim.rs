@@ -34,6 +34,11 @@ pub(crate) struct SimArgs {
         value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
 
+    /// Put every deliberate bug to work until a checker finds it, each for at most --seeds seeds
+    #[cfg(feature = "seeded-bugs")]
+    #[arg(long, conflicts_with_all = ["seed", "from"])]
+    audit: bool,
+
     /// How to print
     #[arg(short, long, default_value = "table", value_name = "FORMAT")]
     output: Format,
@@ -64,6 +69,10 @@ fn default_jobs() -> u16 {
 /// # Errors
 /// A promise was broken, or a seed did not replay; a signal, after what was done is printed.
 pub(crate) async fn run(args: SimArgs) -> Result<(), Failure> {
+    #[cfg(feature = "seeded-bugs")]
+    if args.audit {
+        return audit(&args).await;
+    }
     let batch = match args.seed {
         Some(seed) => Batch { from: seed, seeds: 1, jobs: 1 },
         None => Batch { from: args.from, seeds: args.seeds, jobs: usize::from(args.jobs) },
@@ -101,6 +110,31 @@ pub(crate) async fn run(args: SimArgs) -> Result<(), Failure> {
     if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
+/// Runs every deliberate bug until it is found.
+#[cfg(feature = "seeded-bugs")]
+async fn audit(args: &SimArgs) -> Result<(), Failure> {
+    let (jobs, seeds) = (usize::from(args.jobs), args.seeds);
+    let hunting = tokio::task::spawn_blocking(move || {
+        let stop = AtomicBool::new(false);
+        crate::sim::audit(jobs, seeds, &stop, |catch| note(format!("{:?}", catch.bug)))
+    });
+    let hunting = hunting.await;
+    let catches = hunting.map_err(|error| Failure::General(format!("it panicked: {error}")))?;
+    let escaped = catches.iter().filter(|catch| catch.found.is_none()).count();
+    let row = |catch: &crate::sim::Catch| {
+        let (check, seeds) = match catch.found {
+            Some((check, seeds)) => (check, thousands(seeds)),
+            None => ("nobody", thousands(args.seeds)),
+        };
+        vec![format!("{:?}", catch.bug), check.to_owned(), seeds]
+    };
+    print_table(&["bug", "found by", "seeds"], catches.iter().map(row).collect())?;
+    if escaped > 0 {
+        return Err(Failure::General(format!("{escaped} bugs escaped")));
+    }
+    Ok(())
+}
+
 fn progress(seeds: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(seeds), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} seeds, {per_sec}, ETA {eta}");
@@ -135,7 +169,9 @@ async fn report(args: &SimArgs, summary: Summary) -> Result<(), Failure> {
 /// Prints what a failing seed broke, and which of its faults are enough for that.
 async fn explain(failure: &Outcome) -> Result<(), Failure> {
     let (seed, trace) = (failure.seed, failure.trace);
-    note(format!("\nseed {seed}, trace {trace:016x}: replay it with `anabranch sim --seed {seed}`"));
+    note(format!(
+        "\nseed {seed}, trace {trace:016x}: replay it with `anabranch sim --seed {seed}`"
+    ));
     for violation in &failure.violations {
         note(format!("  {violation}"));
     }

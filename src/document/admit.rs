@@ -64,8 +64,7 @@ fn check(scene: Scene<'_>, change: &Bytes) -> Result<ChangeSummary, Error> {
         let message = "only leaders make the changes that a policy calls for";
         return Err(Error::new(ErrorKind::Invalid, "change_refused", message));
     }
-    let leader =
-        |origin| scene.journal.region_of(origin).is_some() && !bug!(AdmitForgedWriter);
+    let leader = |origin| scene.journal.region_of(origin).is_some() && !bug!(AdmitForgedWriter);
     if summary.writer.is_none_or(leader) {
         let message = "a client writes under an id of its own, with 16 bytes";
         return Err(Error::new(ErrorKind::Invalid, "change_refused", message));

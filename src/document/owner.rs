@@ -457,7 +457,10 @@ impl HandOwners {
     /// Lets each owner serve one request, or look on disk for what is pending; tells whether there
     /// was anything. What they want stored waits in the queue of the journal.
     pub fn step(&mut self) -> bool {
-        self.0.iter_mut().map(|(owner, requests)| owner.step_once(requests)).fold(false, |a, b| a | b)
+        self.0
+            .iter_mut()
+            .map(|(owner, requests)| owner.step_once(requests))
+            .fold(false, |a, b| a | b)
     }
 }
 

@@ -101,11 +101,15 @@ impl Journal {
     /// Waits until everything that was handed over before is durable, or has failed. Blocks.
     pub fn settle(&self) {
         let (answer, answered) = std::sync::mpsc::sync_channel(1);
-        let told = move |_| drop(answer.send(()));
+        let told = move |_| {
+            // Whoever asked waits for it below.
+            let _ = answer.send(());
+        };
         // Where the journal is closed, everything has failed already.
         if self.submit_blocking(Commit::of_entries(Vec::new(), told)).is_ok() {
             while self.step() {}
-            drop(answered.recv());
+            // An answer that does not come says that the journal has failed, and it has settled.
+            let _ = answered.recv();
         }
     }
 

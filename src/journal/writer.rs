@@ -21,8 +21,8 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use anabranch_crdt::entry::Dot;
 use anabranch_crdt::bug;
+use anabranch_crdt::entry::Dot;
 use anabranch_crdt::ids::{DocumentId, Origin, Sequence};
 use anabranch_crdt::token;
 use anabranch_crdt::version::VersionVector;

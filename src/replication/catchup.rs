@@ -132,7 +132,8 @@ impl Replication {
     pub(super) fn expire_pulls(&mut self, turn: &Turn<'_>) {
         for gap in self.gaps.values_mut() {
             if gap.pull.as_ref().is_some_and(|pull| pull.deadline <= turn.monotonic())
-                && !bug!(LosePullTimeout) {
+                && !bug!(LosePullTimeout)
+            {
                 gap.fail(turn.monotonic());
             }
         }

@@ -178,7 +178,8 @@ impl Replication {
         }
         let mut vector = self.durable.clone();
         if bug!(AcknowledgeTooMuch, every 20) {
-            vector = vector.iter().map(|dot| Dot { sequence: dot.sequence.next(), ..dot }).collect();
+            vector =
+                vector.iter().map(|dot| Dot { sequence: dot.sequence.next(), ..dot }).collect();
         }
         let bytes = Frame::Ack { vector }.encode();
         links.into_iter().for_each(|link| turn.send(link, bytes.clone()));

@@ -123,6 +123,7 @@ impl SimDisk {
     }
 
     /// Counts writes, syncs and length changes.
+    #[cfg(test)]
     pub(crate) fn operations(&self) -> u64 {
         self.lock().operations
     }
@@ -266,7 +267,8 @@ impl Disk {
 /// Writes as far as the file goes: a length change that was lost takes what lies beyond with it.
 fn overwrite(file: &mut [u8], offset: usize, data: &[u8]) {
     let end = file.len().min(offset + data.len());
-    let (Some(to), Some(from)) = (file.get_mut(offset..end), data.get(..end.saturating_sub(offset)))
+    let (Some(to), Some(from)) =
+        (file.get_mut(offset..end), data.get(..end.saturating_sub(offset)))
     else {
         return;
     };

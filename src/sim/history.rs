@@ -29,8 +29,6 @@ pub(crate) struct History {
     /// The documents that clients use, with what they do to them.
     pub(crate) documents: BTreeMap<DocumentNumber, Subject>,
     pub(crate) finals: Vec<Final>,
-    /// Whether disks lied: then what was said to be durable need not be.
-    pub(crate) disks_lied: bool,
 }
 
 /// What clients do to a document, which says how it is judged.
@@ -118,7 +116,7 @@ pub(crate) enum Step {
     /// A node has sent an entry.
     Sent { node: usize, entry: Logged },
     /// A node has stopped, and its disk is another: this is what is left.
-    Replaced { node: usize, how: &'static str, left: Reach },
+    Replaced { node: usize, left: Reach },
     /// A node has started on the disk that it had, which holds so much.
     Opened { node: usize, held: Reach },
 }

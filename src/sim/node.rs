@@ -274,7 +274,6 @@ impl Process {
     pub(crate) fn reach(&self) -> Reach {
         reach(&self.position())
     }
-
 }
 
 impl fmt::Debug for Process {

@@ -121,14 +121,14 @@ impl Plan {
             loss: share(rng, harsh, 0.2),
             duplication: share(rng, harsh, 0.2),
             reordering: share(rng, harsh, 0.3),
-            partitions: every(rng, 1_000, 5_000),
+            partitions: every(rng, 600, 4_000),
             one_way: rng.random_bool(0.5),
             flaps: every(rng, 500, 4_000),
-            crashes: every(rng, 800, 5_000),
-            torn: share(rng, true, 1.0),
+            crashes: every(rng, 500, 3_000),
+            torn: rng.random_range(0.0..0.8),
             failing_restarts: share(rng, true, 0.5),
-            rollbacks: share(rng, true, 0.5),
-            destroyed: share(rng, true, 0.1),
+            rollbacks: share(rng, true, 0.6),
+            destroyed: share(rng, true, 0.2),
             clock_jumps: every(rng, 1_000, 6_000),
             disk_delay: if slow_disk { millis(rng, 50, 500) } else { millis(rng, 1, 10) },
             full_disks: rng.random_bool(0.25).then(|| millis(rng, 1_500, 6_000)),
@@ -185,7 +185,7 @@ pub(crate) fn millis(rng: &mut ChaCha8Rng, from: u64, to: u64) -> Duration {
 }
 
 fn every(rng: &mut ChaCha8Rng, from: u64, to: u64) -> Option<Duration> {
-    rng.random_bool(0.5).then(|| millis(rng, from, to))
+    rng.random_bool(0.65).then(|| millis(rng, from, to))
 }
 
 fn share(rng: &mut ChaCha8Rng, possible: bool, most: f64) -> f64 {

@@ -110,7 +110,7 @@ impl World {
             queued: 0,
             network: Network::default(),
             policies: subjects::policies(&nodes),
-            history: subjects.history(&plan),
+            history: subjects.history(),
             sessions: Session::draw(&plan, &mut rng),
             offline: Offline::draw(&plan, &subjects, &mut rng),
             subjects,
@@ -177,6 +177,16 @@ impl World {
         self.tally.digests = 0;
         self.run_until(warm_up + self.plan.trouble);
         self.tally.virtual_time = self.now;
+        let Tally { delivered_bytes, repeated_bytes, digests, .. } = self.tally;
+        if repeated_bytes * 50 > delivered_bytes {
+            let what = format!("{repeated_bytes} of {delivered_bytes} bytes came twice");
+            self.violated("duplicates", what);
+        }
+        let links = (self.plan.nodes * (self.plan.nodes - 1)) as f64;
+        let meant = links * self.plan.trouble.as_secs_f64() / self.plan.interval.as_secs_f64();
+        if digests as f64 > meant * 1.5 {
+            self.violated("duplicates", format!("{digests} digests, and {meant} are meant"));
+        }
     }
 
     /// Returns a number that is another if anything happened otherwise.
@@ -302,7 +312,7 @@ impl World {
         self.note(("started", id, held.iter().collect::<Vec<_>>()));
         if self.plan.disks_may_lose() {
             let left = held.clone();
-            self.history.note(self.now, Step::Replaced { node: id.0, how: "lying disk", left });
+            self.history.note(self.now, Step::Replaced { node: id.0, left });
         }
         self.history.note(self.now, Step::Opened { node: id.0, held });
         self.told.remove(&id);

@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::fixture::*;
 use super::ledger::check_index;
-use crate::sim::disk::{Dice, SimDisk};
 use crate::journal::{DocumentRow, Draft, Journal, LedgerRow, Row};
+use crate::sim::disk::{Dice, SimDisk};
 
 const SEEDS: u64 = 300;
 const DOCUMENTS: u64 = 6;

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use redb::ReadableTable as _;
 
 use super::fixture::*;
-use crate::sim::disk::{Dice, SimDisk};
 use crate::journal::{
     Journal, JournalOptions, LedgerCount, LedgerFilter, LedgerPage, Listed, OpenError, ReadError,
     Row, SettledConflict, StoredConflict, StoredDocument,
 };
+use crate::sim::disk::{Dice, SimDisk};
 
 const DOCUMENTS: u128 = 40;
 

@@ -6,9 +6,9 @@ use anabranch_crdt::ids::Sequence;
 use redb::Database;
 
 use super::fixture::*;
-use crate::sim::disk::SimDisk;
 use crate::journal::store::Store;
 use crate::journal::{CommitError, Journal, Row, recovery};
+use crate::sim::disk::SimDisk;
 
 /// Opens a journal that can be reopened on the same disk, as one on a file can.
 fn open_on(disk: &SimDisk) -> (Journal, Batches) {

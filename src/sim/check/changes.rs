@@ -25,6 +25,7 @@ pub(super) struct Known {
     /// What it is for.
     pub(super) act: String,
     pub(super) operations: Vec<Operation>,
+    pub(super) makes_a_counter: bool,
 }
 
 /// One operation on a field of the root; others are only counted.
@@ -172,7 +173,11 @@ fn read(document: DocumentNumber, bytes: &Bytes) -> Option<Known> {
             | OpType::MarkEnd(_) => None,
         },
     });
+    let makes = |operation: &automerge::legacy::Op| {
+        matches!(&operation.action, OpType::Put(automerge::ScalarValue::Counter(_)))
+    };
     Some(Known {
+        makes_a_counter: expanded.operations.iter().any(makes),
         hash: change.hash().0,
         document,
         sequence: change.seq(),

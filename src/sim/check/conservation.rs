@@ -58,7 +58,8 @@ fn of_absent(history: &History, changes: &Changes) -> BTreeSet<CallId> {
 
 /// Calls of which the last copy went with a disk.
 fn lost(changes: &Changes, excused: &Excused) -> BTreeSet<CallId> {
-    let hash = |bytes: &bytes::Bytes| Some(automerge::Change::from_bytes(bytes.to_vec()).ok()?.hash().0);
+    let hash =
+        |bytes: &bytes::Bytes| Some(automerge::Change::from_bytes(bytes.to_vec()).ok()?.hash().0);
     let known = excused.changes.iter().filter_map(hash).filter_map(|hash| changes.all.get(&hash));
     known.filter_map(|known| known.call).collect()
 }
@@ -67,11 +68,9 @@ fn lost(changes: &Changes, excused: &Excused) -> BTreeSet<CallId> {
 pub(super) fn always_changes(intent: &Intent) -> bool {
     match intent {
         Intent::Add | Intent::Count(_) | Intent::Assign(_) => true,
-        Intent::Read
-        | Intent::Erase(_)
-        | Intent::Other
-        | Intent::Upload(_)
-        | Intent::Attack(_) => false,
+        Intent::Read | Intent::Erase(_) | Intent::Other | Intent::Upload(_) | Intent::Attack(_) => {
+            false
+        }
     }
 }
 

@@ -41,7 +41,8 @@ fn compare(history: &History, one: &Final, other: &Final) -> Vec<Violation> {
     let (rows, twins) = (rows(one), rows(other));
     for id in rows.keys().chain(twins.keys()).collect::<BTreeSet<_>>() {
         if rows.get(id) != twins.get(id) {
-            let what = format!("{pair} have the conflict {:?} and {:?}", rows.get(id), twins.get(id));
+            let what =
+                format!("{pair} have the conflict {:?} and {:?}", rows.get(id), twins.get(id));
             found.push(Violation::new("convergence", what));
         }
     }

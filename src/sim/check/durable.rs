@@ -51,7 +51,9 @@ pub(super) fn check(history: &History) -> (Vec<Violation>, Excused) {
 impl Books {
     fn take(&mut self, step: &Step) {
         match step {
-            Step::Durable { node, entry, change, .. } => self.durable(*node, entry, change.as_ref()),
+            Step::Durable { node, entry, change, .. } => {
+                self.durable(*node, entry, change.as_ref())
+            }
             Step::Told { node, whom, upto } => {
                 for (origin, sequence) in upto {
                     self.spoken(*node, *origin, *sequence, &format!("{whom:?}"));
@@ -89,7 +91,10 @@ impl Books {
         let (origin, sequence, content) = entry;
         let known = *self.contents.entry((origin, sequence)).or_insert(content);
         if known != content {
-            let what = format!("region-{node} {does} another {:x}:{sequence}: {content:x}, not {known:x}", origin >> 96);
+            let what = format!(
+                "region-{node} {does} another {:x}:{sequence}: {content:x}, not {known:x}",
+                origin >> 96
+            );
             self.found.push(Violation::new("one-writer", what));
         }
     }

@@ -55,15 +55,11 @@ fn assigned<'a>(known: &[&'a Known]) -> BTreeMap<String, Vec<Assigned<'a>>> {
 }
 
 /// What collided, directly or through others, belongs together.
-fn groups<'a, 'b>(
-    assigned: &'b [Assigned<'a>],
-    changes: &Changes,
-) -> Vec<Vec<&'b Assigned<'a>>> {
+fn groups<'a, 'b>(assigned: &'b [Assigned<'a>], changes: &Changes) -> Vec<Vec<&'b Assigned<'a>>> {
     let mut groups: Vec<Vec<&Assigned<'a>>> = Vec::new();
     for one in assigned {
-        let touches = |group: &Vec<&Assigned<'a>>| {
-            group.iter().any(|other| one.collides(other, changes))
-        };
+        let touches =
+            |group: &Vec<&Assigned<'a>>| group.iter().any(|other| one.collides(other, changes));
         let (mut joined, apart): (Vec<_>, Vec<_>) = groups.into_iter().partition(touches);
         joined.push(vec![one]);
         groups = apart;
@@ -97,9 +93,9 @@ fn unseen(
         let has = |text: &String| row.candidates.iter().flatten().any(|value| value == text);
         wanted.iter().all(has)
     };
-    let blind = history.present().find(|last| {
-        !wanted.is_empty() && !last.conflicts.iter().filter(there).any(holds)
-    })?;
+    let blind = history
+        .present()
+        .find(|last| wanted.len() > 1 && !last.conflicts.iter().filter(there).any(holds))?;
     let name = history.documents.get(&number).map(|subject| subject.name.as_str());
     let rows = blind.conflicts.iter().filter(there).map(|row| &row.candidates);
     let what = format!(

@@ -62,7 +62,8 @@ fn stale_read(
         let gone: Vec<&CallId> = before.difference(shown).filter(kept).collect();
         if !gone.is_empty() {
             let (session, node) = (call.session, call.node);
-            let what = format!("session {session} misses {what} {gone:?} in call {id} at region-{node}");
+            let what =
+                format!("session {session} misses {what} {gone:?} in call {id} at region-{node}");
             found.push(Violation::new("sessions", what));
         }
     }

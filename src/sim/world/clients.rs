@@ -215,6 +215,7 @@ impl World {
             Kind::NestedSet => {
                 (Intent::Add, Request::Merge(json!({ "inside": { element(id): id } })))
             }
+            Kind::Counter if !self.may_count(node, target) => (Intent::Read, Request::Read),
             Kind::Counter => {
                 let by = pick(&mut self.rng, &[-5, -2, -1, 1, 2, 3, 7, 9]).unwrap_or(1);
                 let path = Path::default().child("n");
@@ -223,6 +224,16 @@ impl World {
             Kind::Register => self.register(id, node, target),
             Kind::Wild => self.anything(id, node, target),
         }
+    }
+
+    /// A counter is made in one region; the others wait until they have it.
+    fn may_count(&self, node: NodeId, target: &Target) -> bool {
+        let id = DocumentId(uuid::Uuid::from_u128(target.number));
+        let row =
+            self.nodes[node].process.as_ref().and_then(|process| process.journal.row(id).ok());
+        let json = row.and_then(|(row, _)| row?.json);
+        let is_there = json.is_some_and(|json| String::from_utf8_lossy(&json).contains("\"n\""));
+        is_there || target.number % self.nodes.len() as u128 == node.0 as u128
     }
 
     fn register(&mut self, id: CallId, node: NodeId, target: &Target) -> (Intent, Request) {
@@ -254,9 +265,8 @@ impl World {
 
     fn anything(&mut self, id: CallId, node: NodeId, target: &Target) -> (Intent, Request) {
         let key = format!("k{}", self.rng.random_range(0..3));
-        let path = |tokens: &[&str]| {
-            tokens.iter().fold(Path::default(), |path, token| path.child(*token))
-        };
+        let path =
+            |tokens: &[&str]| tokens.iter().fold(Path::default(), |path, token| path.child(*token));
         let request = match self.rng.random_range(0..12) {
             0 => Request::Merge(json!({ "inside": null })),
             1 => Request::Merge(json!({ "inside": value_of(id) })),
@@ -297,7 +307,8 @@ fn asking(
             }),
             Request::Merge(value) => {
                 let patch = Write::MergePatch(value.clone());
-                let written = documents.write(name.clone(), patch, author.clone(), Precondition::None);
+                let written =
+                    documents.write(name.clone(), patch, author.clone(), Precondition::None);
                 match written.await {
                     Err(error) if error.kind() == ErrorKind::NotFound => {
                         made(documents.write(name, Write::Put(value), author, missing()).await)
@@ -307,7 +318,8 @@ fn asking(
             }
             Request::Edit(edit) => {
                 let edits = || Write::Edits(vec![edit.clone()]);
-                let written = documents.write(name.clone(), edits(), author.clone(), Precondition::None);
+                let written =
+                    documents.write(name.clone(), edits(), author.clone(), Precondition::None);
                 match written.await {
                     Err(error) if error.kind() == ErrorKind::NotFound => {
                         let empty = Write::Put(json!({}));
@@ -328,7 +340,9 @@ fn asking(
         };
         let now = documents.position();
         match outcome {
-            Ok((shown, position)) => Reply { outcome: Ok(shown), position: position.unwrap_or(now) },
+            Ok((shown, position)) => {
+                Reply { outcome: Ok(shown), position: position.unwrap_or(now) }
+            }
             Err(error) => Reply { outcome: Err(error), position: now },
         }
     })

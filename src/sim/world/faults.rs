@@ -149,7 +149,7 @@ impl World {
         self.happened(format!("{id}: its disk is restored from an older copy"));
         let seed = self.rng.random();
         self.change_disk(id, SimDisk::holding(seed, image));
-        self.history.note(self.now, Step::Replaced { node: id.0, how: "restored", left });
+        self.history.note(self.now, Step::Replaced { node: id.0, left });
     }
 
     /// Gives a node an empty disk.
@@ -159,7 +159,7 @@ impl World {
         let seed = self.rng.random();
         self.change_disk(id, SimDisk::new(seed));
         let left = crate::sim::history::Reach::new();
-        self.history.note(self.now, Step::Replaced { node: id.0, how: "destroyed", left });
+        self.history.note(self.now, Step::Replaced { node: id.0, left });
     }
 
     fn change_disk(&mut self, id: NodeId, disk: SimDisk) {
