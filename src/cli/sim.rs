@@ -116,7 +116,13 @@ async fn audit(args: &SimArgs) -> Result<(), Failure> {
     let (jobs, seeds) = (usize::from(args.jobs), args.seeds);
     let hunting = tokio::task::spawn_blocking(move || {
         let stop = AtomicBool::new(false);
-        crate::sim::audit(jobs, seeds, &stop, |catch| note(format!("{:?}", catch.bug)))
+        crate::sim::audit(jobs, seeds, &stop, |catch| {
+            let bug = catch.bug;
+            match catch.found {
+                Some((check, seeds)) => note(format!("{bug:?}: {check}, after {seeds} seeds")),
+                None => note(format!("{bug:?}: nobody")),
+            }
+        })
     });
     let hunting = hunting.await;
     let catches = hunting.map_err(|error| Failure::General(format!("it panicked: {error}")))?;

@@ -86,10 +86,7 @@ impl Owner {
     }
 
     fn serve(&mut self, request: Request) {
-        if self.lineage.is_broken() && !bug!(ForgetLineage) {
-            self.cache.clear();
-            self.lineage = Lineage::default();
-        }
+        self.start_again_if_broken();
         match request {
             Request::Write { name, write, author, precondition, reply } => {
                 let id = DocumentId::from(&name);
@@ -151,16 +148,28 @@ impl Owner {
             }
             Request::Adopt { bundles, reply } => self.adopt(&bundles, reply),
             Request::Redecide { documents, reach, reply } => {
-                let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
-                // Commits reach the disk in order, so an empty one answers for all before it.
-                let origin = self.setting.journal.origin();
-                self.submit(Outcome::default(), origin, reply, decided);
+                self.redecide_all(documents, reach, reply);
             }
             Request::Refresh { documents } => {
                 documents.into_iter().for_each(|id| self.refresh_quietly(id));
             }
             Request::Stop => self.stopping = true,
         }
+    }
+
+    /// Drops what was built on a commit that failed.
+    fn start_again_if_broken(&mut self) {
+        if self.lineage.is_broken() && !bug!(ForgetLineage) {
+            self.cache.clear();
+            self.lineage = Lineage::default();
+        }
+    }
+
+    fn redecide_all(&mut self, documents: Vec<DocumentId>, reach: Reach, reply: Reply<Redecided>) {
+        let decided = documents.into_iter().map(|id| self.redecide(id, reach)).sum();
+        // Commits reach the disk in order, so an empty one answers for all before it.
+        let origin = self.setting.journal.origin();
+        self.submit(Outcome::default(), origin, reply, decided);
     }
 
     /// Runs one step on a refreshed document, and answers when all of it is durable.

@@ -107,6 +107,12 @@ impl SimDisk {
         self.lock().fuse == Some(0)
     }
 
+    /// Tells whether there may be no space.
+    pub(crate) fn is_full(&self) -> bool {
+        let disk = self.lock();
+        disk.full || disk.space.is_some()
+    }
+
     /// Makes space again.
     pub(crate) fn make_space(&self) {
         let mut disk = self.lock();

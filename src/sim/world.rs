@@ -327,6 +327,9 @@ impl World {
         if node.disk.is_off() {
             self.tally.failed_restarts += 1;
             node.disk.power_cycle();
+        } else if node.disk.is_full() {
+            // It starts once there is space.
+            self.tally.failed_restarts += 1;
         } else if self.plan.disks_may_lose() {
             self.replace_disk(id);
         } else {

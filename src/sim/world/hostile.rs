@@ -97,7 +97,7 @@ fn changes(writer: Origin, act: Act) -> Vec<Bytes> {
     let mut document = Document::new();
     let mut made = Vec::new();
     for number in 0..2 {
-        let message = Message::of(act.clone());
+        let message = Message::of(act);
         let at = Timestamp(u64::try_from(EPOCH).unwrap_or_default());
         let author = Author { origin: writer, at, message };
         let path = Path::default().child("hostile");
