@@ -43,7 +43,6 @@ struct Disk {
     full: bool,
     /// Of a hundred syncs, so many are only said to be done.
     lies: u64,
-    operations: u64,
 }
 
 enum Change {
@@ -70,7 +69,6 @@ impl SimDisk {
             allocated: BTreeSet::new(),
             full: false,
             lies: 0,
-            operations: 0,
         };
         Self { disk: Arc::new(Mutex::new(disk)) }
     }
@@ -126,12 +124,6 @@ impl SimDisk {
         disk.fuse = None;
         disk.epoch += 1;
         disk.settle();
-    }
-
-    /// Counts writes, syncs and length changes.
-    #[cfg(test)]
-    pub(crate) fn operations(&self) -> u64 {
-        self.lock().operations
     }
 
     /// Returns what is on the disk, as a reader sees it.
@@ -207,7 +199,6 @@ impl SimBackend {
 
 impl Disk {
     fn spend(&mut self, takes_space: bool) -> io::Result<()> {
-        self.operations += 1;
         if let Some(fuse) = &mut self.fuse {
             *fuse -= 1;
             if *fuse == 0 {

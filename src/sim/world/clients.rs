@@ -221,7 +221,7 @@ impl World {
                 let path = Path::default().child("n");
                 (Intent::Count(by), Request::Edit(Edit::Increment { path, by }))
             }
-            Kind::Register => self.register(id, node, target),
+            Kind::Register => self.register(id),
             Kind::Wild => self.anything(id, node, target),
         }
     }
@@ -236,11 +236,10 @@ impl World {
         is_there || target.number % self.nodes.len() as u128 == node.0 as u128
     }
 
-    fn register(&mut self, id: CallId, node: NodeId, target: &Target) -> (Intent, Request) {
+    fn register(&mut self, id: CallId) -> (Intent, Request) {
         let field = self.rng.random_range(0..FIELDS);
         match self.rng.random_range(0..10) {
             0 => (Intent::Erase(field), Request::Merge(json!({ field_name(field): null }))),
-            1 => self.settling(node, target).unwrap_or((Intent::Read, Request::Read)),
             _ => {
                 let value = json!({ field_name(field): value_of(id) });
                 (Intent::Assign(field), Request::Merge(value))
