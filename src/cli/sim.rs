@@ -152,7 +152,8 @@ async fn report(args: &SimArgs, summary: Summary) -> Result<(), Failure> {
         Format::Json => print_json(&to_json(&summary))?,
         Format::Table => print_table(&["tried", "times"], rows(&summary))?,
     }
-    if let Some(seed) = args.seed.filter(|_| summary.failures.is_empty()) {
+    let shown = args.output == Format::Table && summary.failures.is_empty();
+    if let Some(seed) = args.seed.filter(|_| shown) {
         let outcome = run_seed(seed);
         print(format!("\nseed {seed}, trace {:016x}", outcome.trace))?;
         outcome.faults.iter().try_for_each(|fault| print(fault.to_string()))?;
