@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::document::{Closed, OriginStatus};
 use crate::replication::{Member, PeerStatus};
+use crate::settings::Compression;
 
 use super::replicas::{ReconciliationJson, not_ready};
 use super::request::no_query;
@@ -81,21 +82,27 @@ pub(super) async fn limits(state: ApiState, request: Request) -> Answer {
         ("cache_bytes", bytes(limits.cache_bytes)),
         ("changes_warning", limits.changes_warning),
         ("clock_skew_ms", millis(limits.clock_skew)),
+        ("compression", u64::from(limits.compression == Compression::On)),
         ("concern_wait_ms", millis(limits.concern_wait)),
         ("conflict_age_ms", millis(limits.conflict_age)),
         ("conflict_rows", limits.conflict_rows),
-        ("purge_age_ms", millis(limits.purge_age)),
         ("collection_bytes", bytes(MAX_COLLECTION_BYTES)),
         ("connections", bytes(serve::MAX_CONNECTIONS)),
         ("document_bytes", bytes(limits.document_bytes)),
         ("frame_bytes", bytes(limits.frame_bytes)),
         ("header_bytes", bytes(serve::MAX_HEADER_BYTES)),
         ("in_flight_bytes", bytes(limits.in_flight_bytes)),
+        ("journal_age_ms", millis(limits.journal_age)),
+        ("journal_bytes", limits.journal_bytes),
+        ("journal_keep_ms", millis(limits.journal_keep)),
         ("key_bytes", bytes(MAX_KEY_BYTES)),
+        // 0 is no cap; regions may have one of their own besides.
+        ("link_bandwidth", limits.link_bandwidth.unwrap_or_default()),
         ("nesting", bytes(limits.nesting)),
         ("note_bytes", bytes(conflicts::NOTE_BYTES)),
         ("page_bytes", bytes(listing::PAGE_BYTES)),
         ("page_documents", listing::PAGE_DOCUMENTS),
+        ("purge_age_ms", millis(limits.purge_age)),
         ("queue", bytes(limits.queue)),
         ("session_wait_ms", millis(limits.session_wait)),
         ("settle_within_ms", millis(limits.settle_within)),
