@@ -27,7 +27,7 @@ use super::{TransportHooks, TransportSettings, pass_on_panic};
 
 use crate::document::Documents;
 use crate::error::{Error, ErrorKind};
-use crate::journal::{self, Commit, CommitError, Identity, Journal, Row, Start};
+use crate::journal::{self, Commit, CommitError, Identity, Journal, ReadError, Row, Start};
 use crate::replication::reconcile::{ReconcileInput, ReconcileStatus};
 use crate::replication::{
     ClusterView, Effect, Incarnation, Input, LinkId, MemberAct, Members, Now, PeerStatus,
@@ -672,7 +672,14 @@ impl Read {
     fn run(self, journal: &Journal) -> Done {
         let read = journal.entries(self.origin, self.after, self.entries, self.bytes);
         let entries = read.unwrap_or_else(|error| {
-            tracing::error!(origin = %self.origin, after = %self.after, "entries lost: {error}");
+            let (origin, after) = (self.origin, self.after);
+            match error {
+                // The log was swept since; the floors say so to whoever asks again.
+                ReadError::TooOld { .. } => tracing::debug!(%origin, %after, "{error}"),
+                ReadError::Corrupt { .. } | ReadError::Storage(_) => {
+                    tracing::error!(%origin, %after, "entries lost: {error}");
+                }
+            }
             Vec::new()
         });
         Done::Read { ticket: self.ticket, entries }
