@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::conflict::ConflictId;
+use crate::document::ClosingKind;
 use crate::ids::AuthorName;
 
 /// What a change is for.
@@ -59,6 +60,26 @@ impl Act {
             | Self::Undelete
             | Self::Compact
             | Self::Purge
+            | Self::Open
+            | Self::Late
+            | Self::Policy => None,
+        }
+    }
+
+    /// Tells how the change closes its document, if it does.
+    #[must_use]
+    pub fn closes(&self) -> Option<ClosingKind> {
+        match self {
+            Self::Compact => Some(ClosingKind::Compact),
+            Self::Purge => Some(ClosingKind::Purge),
+            Self::Write
+            | Self::Delete
+            | Self::Resolve(_)
+            | Self::Dismiss(_)
+            | Self::Reopen(_)
+            | Self::Undo(_)
+            | Self::Revert
+            | Self::Undelete
             | Self::Open
             | Self::Late
             | Self::Policy => None,

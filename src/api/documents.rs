@@ -71,6 +71,24 @@ pub(super) async fn read(state: ApiState, request: Request) -> Answer {
     Ok(response)
 }
 
+/// Answers with a document as it was, or that it was not there.
+pub(super) fn answer_past(
+    state: &ApiState,
+    conditions: &Conditions,
+    name: &DocumentName,
+    document: Option<Document>,
+) -> Answer {
+    let position = state.documents().position();
+    let Some(document) = document else {
+        let problem = not_found(name);
+        return Err(problem.with_header(reply::SESSION_TOKEN, reply::session(&position.token)));
+    };
+    let mut response = answer(conditions, &document)?;
+    reply::describe(response.headers_mut(), &document);
+    reply::set_session(response.headers_mut(), &position);
+    Ok(response)
+}
+
 pub(super) fn answer(conditions: &Conditions, document: &Document) -> Answer {
     match conditions.judge(document.digest) {
         Verdict::Send => Ok(reply::json_bytes(StatusCode::OK, document.json.clone())),

@@ -96,15 +96,7 @@ pub(super) async fn read(
     let conditions = Conditions::parse(&parts.headers)?;
     session::catch_up(state, &parts.headers).await?;
     let document = state.documents().archived(name, epoch).await?;
-    let position = state.documents().position();
-    let Some(document) = document else {
-        let problem = documents::not_found(name);
-        return Err(problem.with_header(reply::SESSION_TOKEN, reply::session(&position.token)));
-    };
-    let mut response = documents::answer(&conditions, &document)?;
-    reply::describe(response.headers_mut(), &document);
-    reply::set_session(response.headers_mut(), &position);
-    Ok(response)
+    documents::answer_past(state, &conditions, name, document)
 }
 
 type Work<'a> = futures::future::BoxFuture<'a, Answer>;

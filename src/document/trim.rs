@@ -298,40 +298,21 @@ impl Owner {
 
 /// The same snapshot once more, for the other generation.
 fn without_cover(row: &Row) -> Row {
-    match row.clone() {
-        Row::Snapshot { document, bytes, .. } => {
-            Row::Snapshot { document, bytes, covers: Vec::new() }
-        }
-        other @ (Row::Document(..)
-        | Row::Applied(..)
-        | Row::Reached(..)
-        | Row::Conflict(..)
-        | Row::Archived(..)
-        | Row::Epoch(..)
-        | Row::SetAside(..)
-        | Row::Emptied { .. }
-        | Row::Stripped(..)
-        | Row::Redecided(..)
-        | Row::Members(..)) => other,
+    let mut row = row.clone();
+    if let Row::Snapshot { covers, .. } = &mut row {
+        covers.clear();
     }
+    row
 }
 
 fn snapshot_bytes(rows: &[Row]) -> u64 {
-    let bytes = rows.iter().map(|row| match row {
-        Row::Snapshot { bytes, .. } => bytes.len() as u64,
-        Row::Document(..)
-        | Row::Applied(..)
-        | Row::Reached(..)
-        | Row::Conflict(..)
-        | Row::Archived(..)
-        | Row::Epoch(..)
-        | Row::SetAside(..)
-        | Row::Emptied { .. }
-        | Row::Stripped(..)
-        | Row::Redecided(..)
-        | Row::Members(..) => 0,
-    });
-    bytes.sum()
+    let mut total = 0;
+    for row in rows {
+        if let Row::Snapshot { bytes, .. } = row {
+            total += bytes.len() as u64;
+        }
+    }
+    total
 }
 
 /// How often it is looked whether something may go.
@@ -351,25 +332,12 @@ const GENERATIONS: u64 = 2;
 
 #[cfg(test)]
 mod tests {
-    use anabranch_crdt::entry::Dot;
-
     use super::*;
+    use crate::replication::views;
     use crate::replication::{MemberState, RegionView};
 
     fn region(name: &str, state: MemberState, held: &[(u8, u64)]) -> RegionView {
-        let dot = |&(origin, sequence): &(u8, u64)| Dot {
-            origin: Origin::from_bytes([origin; 16]),
-            sequence: Sequence(sequence),
-        };
-        RegionView {
-            region: name.parse().unwrap(),
-            state,
-            connected: true,
-            origin: None,
-            held: Arc::new(held.iter().map(dot).collect()),
-            as_of: None,
-            current: None,
-        }
+        views::region(name, state, views::vector(held))
     }
 
     #[test]

@@ -112,23 +112,11 @@ impl Shared {
 
     /// Takes note of rows that are durable now.
     pub(super) fn close(&self, rows: &[Row]) {
-        let epochs = rows.iter().filter_map(|row| match row {
-            Row::Epoch(document, row) => Some((*document, Closed::from(row))),
-            Row::Document(..)
-            | Row::Archived(..)
-            | Row::SetAside(..)
-            | Row::Emptied { .. }
-            | Row::Stripped(..)
-            | Row::Applied(..)
-            | Row::Reached(..)
-            | Row::Snapshot { .. }
-            | Row::Conflict(..)
-            | Row::Redecided(..)
-            | Row::Members(_) => None,
-        });
-        for (document, row) in epochs {
-            let mut closed = self.closed.write().unwrap_or_else(PoisonError::into_inner);
-            closed.insert(document, row);
+        for row in rows {
+            if let Row::Epoch(document, row) = row {
+                let mut closed = self.closed.write().unwrap_or_else(PoisonError::into_inner);
+                closed.insert(*document, Closed::from(row));
+            }
         }
     }
 

@@ -140,25 +140,41 @@ impl Replication {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod views {
     use anabranch_crdt::entry::Dot;
+    use anabranch_crdt::ids::Sequence;
 
     use super::*;
 
-    fn region(name: &str, state: MemberState, held: &[(u8, u64)]) -> RegionView {
-        let dot = |&(byte, sequence): &(u8, u64)| Dot {
-            origin: Origin::from_bytes([byte; 16]),
-            sequence: Sequence(sequence),
-        };
+    /// A region that is connected, and has what is said.
+    pub(crate) fn region(name: &str, state: MemberState, held: VersionVector) -> RegionView {
         RegionView {
             region: name.parse().unwrap(),
             state,
             connected: true,
             origin: None,
-            held: Arc::new(held.iter().map(dot).collect()),
+            held: Arc::new(held),
             as_of: None,
             current: None,
         }
+    }
+
+    /// A vector of origins that are one byte repeated.
+    pub(crate) fn vector(pairs: &[(u8, u64)]) -> VersionVector {
+        let dot = |&(byte, sequence): &(u8, u64)| Dot {
+            origin: Origin::from_bytes([byte; 16]),
+            sequence: Sequence(sequence),
+        };
+        pairs.iter().map(dot).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(name: &str, state: MemberState, held: &[(u8, u64)]) -> RegionView {
+        views::region(name, state, views::vector(held))
     }
 
     #[test]

@@ -50,6 +50,8 @@ use anabranch_crdt::ids::{Origin, RegionName, Sequence, Timestamp};
 use anabranch_crdt::version::VersionVector;
 use bytes::Bytes;
 
+#[cfg(test)]
+pub(crate) use cluster::views;
 pub use cluster::{ClusterView, MemberState, RegionView};
 pub use identity::Incarnation;
 pub use interface::{

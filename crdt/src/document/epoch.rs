@@ -190,21 +190,7 @@ impl Document {
 /// Tells whether a change, as it is stored, closes the document that it belongs to, and how.
 #[must_use]
 pub fn closes(summary: &super::ChangeSummary) -> Option<ClosingKind> {
-    match summary.message.act {
-        Act::Compact => Some(ClosingKind::Compact),
-        Act::Purge => Some(ClosingKind::Purge),
-        Act::Write
-        | Act::Delete
-        | Act::Resolve(_)
-        | Act::Dismiss(_)
-        | Act::Reopen(_)
-        | Act::Undo(_)
-        | Act::Revert
-        | Act::Undelete
-        | Act::Open
-        | Act::Late
-        | Act::Policy => None,
-    }
+    summary.message.act.closes()
 }
 
 fn covers(closings: &[Closing]) -> impl Iterator<Item = ChangeHash> {
@@ -214,23 +200,10 @@ fn covers(closings: &[Closing]) -> impl Iterator<Item = ChangeHash> {
 fn closing(meta: &automerge::ChangeMetadata<'_>) -> Option<Closing> {
     let Message { act, author, note } = Message::read(meta.message.as_deref());
     let change = ChangeHash(meta.hash.0);
-    let (kind, covers, note) = match act {
-        Act::Compact => (ClosingKind::Compact, vec![change], note),
-        Act::Purge => {
-            let (covers, note) = covered(note.as_deref().unwrap_or_default())?;
-            (ClosingKind::Purge, covers, note)
-        }
-        Act::Write
-        | Act::Delete
-        | Act::Resolve(_)
-        | Act::Dismiss(_)
-        | Act::Reopen(_)
-        | Act::Undo(_)
-        | Act::Revert
-        | Act::Undelete
-        | Act::Open
-        | Act::Late
-        | Act::Policy => return None,
+    let kind = act.closes()?;
+    let (covers, note) = match kind {
+        ClosingKind::Compact => (vec![change], note),
+        ClosingKind::Purge => covered(note.as_deref().unwrap_or_default())?,
     };
     Some(Closing { kind, change, covers, at: clock::normalise(meta.timestamp), author, note })
 }

@@ -55,29 +55,13 @@ impl Passage {
 
 #[cfg(test)]
 mod tests {
-    use anabranch_crdt::ids::{Origin, Sequence};
 
     use super::*;
+    use crate::replication::views::{self, vector};
     use crate::replication::{MemberState, RegionView};
 
-    fn vector(pairs: &[(u8, u64)]) -> VersionVector {
-        let mut vector = VersionVector::new();
-        for (origin, sequence) in pairs {
-            vector.raise(Origin::from_bytes([*origin; 16]), Sequence(*sequence));
-        }
-        vector
-    }
-
     fn region(name: &str, state: MemberState, held: &[(u8, u64)]) -> RegionView {
-        RegionView {
-            region: name.parse().unwrap(),
-            state,
-            connected: true,
-            origin: None,
-            held: Arc::new(vector(held)),
-            as_of: None,
-            current: None,
-        }
+        views::region(name, state, vector(held))
     }
 
     fn names(names: &[&str]) -> Result<(), Vec<RegionName>> {

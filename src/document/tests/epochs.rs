@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::document::epoch::Cleaner;
-use crate::replication::{ClusterView, MemberState, RegionView};
+use crate::replication::{ClusterView, MemberState, RegionView, views};
 
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -43,14 +43,10 @@ impl Fixture {
 
     /// Tells the node which regions there are; each has what it has by itself.
     fn meet(&self, regions: &[(&Self, MemberState)]) -> watch::Sender<Arc<ClusterView>> {
-        let view = |(node, state): &(&Self, MemberState)| RegionView {
-            region: node.documents.region().clone(),
-            state: *state,
-            connected: true,
-            origin: Some(node.journal.origin()),
-            held: Arc::new(node.journal.position().borrow().vector.clone()),
-            as_of: None,
-            current: None,
+        let view = |(node, state): &(&Self, MemberState)| {
+            let held = node.journal.position().borrow().vector.clone();
+            let origin = Some(node.journal.origin());
+            RegionView { origin, ..views::region(node.documents.region().as_str(), *state, held) }
         };
         let regions = regions.iter().map(view).collect();
         let (sender, receiver) = watch::channel(Arc::new(ClusterView { regions }));

@@ -6,7 +6,7 @@ use anabranch_crdt::ids::DocumentKey;
 use tokio::sync::watch;
 
 use super::*;
-use crate::replication::{ClusterView, MemberState, RegionView};
+use crate::replication::{ClusterView, MemberState, RegionView, views};
 use crate::subscription::Changes;
 
 fn limits() -> Limits {
@@ -18,15 +18,8 @@ fn fixture(region: &str, limits: Limits) -> Fixture {
 }
 
 fn view(of: &Fixture, region: &str, connected: bool) -> RegionView {
-    RegionView {
-        region: region.parse().unwrap(),
-        state: MemberState::Active,
-        connected,
-        origin: None,
-        held: Arc::new(of.documents.position().vector.clone()),
-        as_of: None,
-        current: None,
-    }
+    let held = of.documents.position().vector.clone();
+    RegionView { connected, ..views::region(region, MemberState::Active, held) }
 }
 
 /// Trims the journal of a node that knows these regions.
